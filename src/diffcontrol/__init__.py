@@ -1,0 +1,1 @@
+"""diffcontrol: can a diffusion language model be controlled where an autoregressive one cannot?"""

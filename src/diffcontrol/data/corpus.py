@@ -1,0 +1,100 @@
+"""What every data set gives: annotated examples by split, a vocabulary, and batches that are a function of the step."""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from diffcontrol.text import Vocabulary
+
+if TYPE_CHECKING:
+    from diffcontrol.training import Trainable
+
+SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text and what is known of it.
+
+    `fields` is the meaning representation (field → value), `labels` are properties of the whole text
+    (tone → warning), `tree` is a constituency tree in brackets on one line, `tags` and `universal` hold one
+    Penn and one universal tag a word. What a data set does not know stays empty.
+    """
+
+    words: tuple[str, ...]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tree: str = ""
+    tags: tuple[str, ...] = ()
+    universal: tuple[str, ...] = ()
+
+
+class Corpus(pl.LightningDataModule):
+    """Base of the data sets. `length` is the number of positions of a text, START and END included."""
+
+    length: int
+    #: field → value → the ways in which a text may mention it, words joined by spaces; a value that is not listed
+    #: counts as itself
+    forms: Mapping[str, Mapping[str, Sequence[str]]] = {}
+
+    @abstractmethod
+    def read(self, split: str) -> list[Example]:
+        """Examples of one of SPLITS, in a fixed order."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """Short hash of the data's content, part of the address of every model trained on it."""
+
+    @cached_property
+    def splits(self) -> dict[str, list[Example]]:
+        return {split: self.read(split) for split in SPLITS}
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.count(e.words for e in self.splits["train"])
+
+    @cached_property
+    def ids(self) -> dict[str, Tensor]:
+        """Word ids of every split, [N length]."""
+        return {
+            split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in examples])
+            for split, examples in self.splits.items()
+        }
+
+    def train_dataloader(self) -> DataLoader:
+        """The texts of every step, read as the model in training wants them."""
+        assert self.trainer is not None
+        module = self.trainer.lightning_module
+        steps = module.steps(self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(_Reading(module), sampler=steps, batch_size=None)
+
+    def __deepcopy__(self, memo: dict) -> "Corpus":
+        return self  # weight averaging copies models; the data they read need not be
+
+
+class _Reading(Dataset):
+    """Indices of texts → the batch that a model makes of them."""
+
+    def __init__(self, module: "Trainable"):
+        self.module = module
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        return self.module.collate(indices)
+
+
+def content_digest(examples: Sequence[Example]) -> str:
+    """Hash of examples, for data sets whose content is made rather than read."""
+    sha = hashlib.sha256()
+    for example in examples:
+        sha.update(json.dumps(asdict(example), sort_keys=True, ensure_ascii=False).encode())
+    return sha.hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""Texts with labels in CSV files: E2E's released files, or any labelled CSV whose columns are named in conf.
+
+Read with `datasets`, tokenised with spaCy's blank English tokeniser and kept in the cache of `datasets`, so that only
+the first reading is slow. Both packages are imported when something is read, not before.
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffcontrol.data import meaning
+from diffcontrol.data.corpus import SPLITS, Corpus, Example
+from diffcontrol.data.meaning import Columns, annotate, spelled
+from diffcontrol.text import Vocabulary
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+SHOWN = 10  # line numbers named in a warning
+
+
+def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """First line and cells of every record, the header's first; the csv file's lines are counted from 1."""
+    line = 1
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            for cells in reader:
+                yield line, cells
+                line = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} line {line}: not a CSV file in UTF-8 from here on ({error})") from error
+
+
+class Table(Corpus):
+    """Labelled texts from one CSV file a split.
+
+    Fields' values are spelled as tokenised texts are (`£ 20 - 25`), which is the spelling of Diffusion-LM's targets:
+    `field : value words` names a field and the very string that stands in `Example.fields`.
+    """
+
+    def __init__(
+        self,
+        folder: str | None,
+        files: Mapping[str, str],
+        columns: Mapping[str, Any],
+        urls: Mapping[str, str] | None = None,
+        rename: Mapping[str, str] | None = None,
+        labels_from_fields: Sequence[str] = (),
+        forms: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+        length: int = 64,
+        more_than: int = 10,
+        malformed: str = "error",
+        delimiter: str = ",",
+    ):
+        super().__init__()
+        if malformed not in ("error", "skip"):
+            raise ValueError(f"data.malformed={malformed} is neither error nor skip")
+        missing = [split for split in SPLITS if not files.get(split)]
+        if missing:
+            raise ValueError(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")
+        self.folder, self.files, self.urls = folder, dict(files), dict(urls or {})
+        self.columns, self.rename = Columns.of(columns), dict(rename or {})
+        self.labels_from_fields, self.given_forms = tuple(labels_from_fields), forms or {}
+        self.length, self.more_than, self.malformed, self.delimiter = length, more_than, malformed, delimiter
+        #: split → number of malformed rows left out, once the split is read
+        self.skipped: dict[str, int] = {}
+
+    @cached_property
+    def paths(self) -> dict[str, Path]:
+        """Where the files lie; downloaded if no folder is given."""
+        files = ", ".join(self.files.values())
+        advice = f"say with data.folder=<folder> (for data=e2e: paths.e2e=<folder>) where {files} lie"
+        if self.folder:
+            paths = {split: Path(self.folder, self.files[split]) for split in SPLITS}
+            absent = [path for path in paths.values() if not path.is_file()]
+            if absent:
+                raise FileNotFoundError(f"There is no file {absent[0]}; {advice}.")
+            return paths
+        if any(split not in self.urls for split in SPLITS):
+            raise FileNotFoundError(f"The data has neither a folder nor a URL for each split; {advice}.")
+        from datasets import DownloadManager
+
+        try:
+            got = DownloadManager().download({split: self.urls[split] for split in SPLITS})
+        except Exception as error:  # what it raises depends on protocol and version
+            raise FileNotFoundError(
+                f"{self.urls['train']} could not be downloaded ({type(error).__name__}); {advice}."
+            ) from error
+        return {split: Path(path) for split, path in got.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        sha = hashlib.sha256()
+        for split, path in self.paths.items():
+            sha.update(f"{split}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
+        return sha.hexdigest()[:16]
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.count((e.words for e in self.splits["train"]), self.more_than)
+
+    @cached_property
+    def forms(self) -> dict[str, dict[str, list[str]]]:  # type: ignore[override]
+        """field → value → ways of saying it, all spelled as tokenised texts are."""
+        return {
+            field: {spelled(str(value)): [spelled(str(form)) for form in ways] for value, ways in values.items()}
+            for field, values in self.given_forms.items()
+        }
+
+    def read(self, split: str) -> list[Example]:
+        (_, header), *rows = list(records(self.paths[split], self.delimiter)) or [(1, [])]
+        self._check(split, header)
+        examples: list[Example] = []
+        faults: list[tuple[int, str]] = []
+        for (line, cells), row in zip(rows, self._annotated(split, header).to_list(), strict=True):
+            if not cells:
+                continue  # an empty line is no row
+            fault = row["fault"]
+            if len(cells) != len(header):
+                fault = f"{len(cells)} values for {len(header)} columns, the row is {cells}"
+            if not fault:
+                fields = json.loads(row["fields"])
+                labels = {f: fields[f] for f in self.labels_from_fields if f in fields} | json.loads(row["labels"])
+                examples.append(Example(tuple(row["words"].split(" ")), fields, labels))
+            elif self.malformed == "error":
+                hint = "data.malformed=skip leaves such rows out"
+                raise ValueError(f"{self._name(split)} line {line}: {fault} ({hint}).")
+            else:
+                faults.append((line, fault))
+        self._warn(split, faults)
+        return examples
+
+    def _name(self, split: str) -> str:
+        return str(self.paths[split]) if self.folder else self.urls[split]
+
+    def _check(self, split: str, header: list[str]) -> None:
+        for column in self.columns.needed:
+            if column not in header:
+                there = ", ".join(map(repr, header))
+                raise ValueError(f"data.columns: {self._name(split)} has no column {column!r}; it has {there}.")
+        doubled = [column for column in header if header.count(column) > 1]
+        if doubled:
+            raise ValueError(f"{self._name(split)} has two columns {doubled[0]!r}.")
+
+    def _warn(self, split: str, faults: list[tuple[int, str]]) -> None:
+        self.skipped[split] = len(faults)
+        if faults:
+            lines = ", ".join(str(line) for line, _ in faults[:SHOWN]) + (", …" if len(faults) > SHOWN else "")
+            log.warning("%s: %d malformed rows left out, lines %s", self._name(split), len(faults), lines)
+
+    def _rows(self, split: str, header: list[str]) -> "Dataset":
+        from datasets import Features, Value, load_dataset
+        from datasets.exceptions import DatasetGenerationError
+
+        try:
+            return load_dataset(
+                "csv",
+                data_files={split: str(self.paths[split])},
+                split=split,
+                features=Features({column: Value("string") for column in header}),
+                sep=self.delimiter,
+                usecols=list(header),  # with it pandas reads rows that are too long as rows
+                index_col=False,
+                keep_default_na=False,  # "None" is a word
+                skip_blank_lines=False,
+            )
+        except DatasetGenerationError as error:
+            *_, (line, _) = records(self.paths[split], self.delimiter)
+            wrong = f"{self._name(split)} is no CSV file ({error.__cause__ or error})"
+            raise ValueError(f"{wrong}; its last row is at line {line}.") from error
+
+    def _annotated(self, split: str, header: list[str]) -> "Dataset":
+        """The file's rows as `annotate` gives them, kept by `datasets` under a name made of all that bears on them."""
+        recipe = [self.digest, split, repr(self.columns), sorted(self.rename.items()), self.delimiter]
+        recipe.append(importlib.metadata.version("spacy"))
+        code = b"".join(Path(str(file)).read_bytes() for file in (__file__, meaning.__file__))
+        fingerprint = hashlib.sha256(json.dumps(recipe).encode() + code).hexdigest()[:16]
+        job = partial(annotate, columns=self.columns, rename=self.rename)
+        rows = self._rows(split, header)
+        return rows.map(job, batched=True, remove_columns=list(header), new_fingerprint=fingerprint)

@@ -1,0 +1,82 @@
+"""DiffusionLM: word vectors, denoising network and objective as one LightningModule, itself a Denoiser."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.diffusion.denoiser import Prediction, Transformer
+from diffcontrol.diffusion.objective import Objective
+from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.training import Steps, Trainable
+
+
+class DiffusionLM(Trainable):
+    """Diffusion over learned word vectors, START, END, UNK and PAD among them (paper §4).
+
+    `model`: embedding (D), width (H), depth, heads, dropout. `window`: three of four steps read only texts that fit
+    into that many positions, cropped to it; the fourth reads any text at full length, so that at full length the
+    lengths are those of the data. 0 always reads all positions.
+    """
+
+    def __init__(self, data: Corpus, model: Mapping[str, Any], objective: Objective, schedule: NoiseSchedule,
+                 optim: Mapping[str, Any], window: int = 0, model_seed: int = 0, version: int = 1):  # fmt: skip
+        super().__init__(data, optim, model_seed)
+        self.objective, self.schedule, self.window = objective, schedule, window
+        sizes = dict(model)
+        D, words = sizes.pop("embedding"), len(data.vocabulary)
+        self.embedding = nn.Embedding(words, D)  # N(0, 1)
+        conditioned = objective.self_conditioning > 0
+        self.transformer = Transformer(D * (1 + conditioned), positions=data.length, **sizes)
+        self.output = objective.output(sizes["width"], D, words)
+        self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
+        self.low = schedule.low(energy=D, choices=words)
+        self.token_evaluations = 0
+
+    def table(self) -> Tensor:
+        """Word vectors [V D], of norm √D where the objective asks for it."""
+        table = self.embedding.weight
+        return F.normalize(table, dim=-1) * table.shape[1] ** 0.5 if self.objective.normalised else table
+
+    def noised(self, x0: Tensor, t: Tensor) -> Tensor:
+        """A draw of x_t given x₀ [B L D] at t [B]."""
+        alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
+        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * torch.randn_like(x0)
+
+    def forward(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
+        """x_t [B L D], t [B] → Prediction."""
+        inputs = x_t
+        if self.conditioned:
+            inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous is None else previous.x0], -1)
+        self.token_evaluations += x_t.shape[0] * x_t.shape[1]
+        return self.objective.read(self, self.transformer(inputs, t), x_t, t)
+
+    def times(self, size: int) -> Tensor:
+        """Stratified times [size] in [low, 1]."""
+        t = (torch.randperm(size) + torch.rand(size)) / size
+        return (self.low + (1 - self.low) * t).to(self.device)
+
+    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+        return windowed(self, rank, world)
+
+    def collate(self, indices: list[int]) -> Tensor:
+        return cropped(self.corpus.ids["train"][indices], self.window)
+
+    def losses(self, ids: Tensor) -> dict[str, Tensor]:
+        return self.objective.losses(self, ids, self.times(len(ids)))
+
+
+def windowed(module: Any, rank: int, world: int) -> Steps:
+    """Steps whose texts fit into `module.window` three times out of four."""
+    everything = torch.arange(len(module.corpus.splits["train"]))
+    fits = everything[(module.corpus.ids["train"][:, module.window :] == 3).all(-1)]
+    pools = [everything, fits, fits, fits] if 0 < module.window < module.corpus.length and len(fits) else [everything]
+    return module._steps(pools, rank, world)
+
+
+def cropped(ids: Tensor, window: int) -> Tensor:
+    """ids [B L] cut to the window where all of them fit into it."""
+    return ids[:, :window] if window and (ids[:, window:] == 3).all() else ids

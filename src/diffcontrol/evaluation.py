@@ -1,0 +1,89 @@
+"""Scores of written texts: control success by the tasks' scorers, fluency by the teacher, diversity."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from diffcontrol.metrics import diversity, interval
+from diffcontrol.task import ControlTask, Request
+
+Texts = Sequence[Sequence[Sequence[str]]]  # [requests][samples], each a list of words
+
+
+class Teacher(Protocol):
+    def nll(self, texts: Sequence[Sequence[str]]) -> tuple[list[float], list[int]]:
+        """Summed nats and number of tokens (words and END) of each text."""
+        ...
+
+
+@dataclass
+class Evaluation:
+    """Scores of one method; arrays are [requests, samples]."""
+
+    texts: Texts
+    success: dict[str, dict[str, np.ndarray]]  # task → score's name → array
+    nats: np.ndarray
+    tokens: np.ndarray
+    extra: dict[str, Any] = field(default_factory=dict)  # seconds_per_sample, …
+
+    @property
+    def nll(self) -> np.ndarray:
+        """Nats a token of each text, [requests, samples]."""
+        return self.nats / self.tokens
+
+    def row(self) -> dict[str, Any]:
+        """The method's entry of results.json."""
+        micro = float(self.nats.sum() / self.tokens.sum())
+        return {
+            "success": {
+                task: {name: interval.measure(values.mean(1)) for name, values in scores.items()}
+                for task, scores in self.success.items()
+            },
+            "fluency": {
+                "perplexity": interval.perplexity(self.nll.mean(1)),
+                "nll": interval.measure(self.nll.mean(1)),
+                "nll_micro": micro,
+                "perplexity_micro": float(np.exp(micro)),
+            },
+            "diversity": diversity.measure(self.texts),
+            **self.extra,
+        }
+
+    def samples(self, method: str, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+        """Lines of samples.jsonl."""
+        for r, request in enumerate(requests):
+            for s, words in enumerate(self.texts[r]):
+                scores = {t: {n: float(v[r, s]) for n, v in named.items()} for t, named in self.success.items()}
+                yield {"method": method, "row": r, "tasks": dict(request.targets), "sample": s, "words": list(words),
+                       "scores": scores, "nll": float(self.nll[r, s])}  # fmt: skip
+
+
+def evaluate(texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], teacher: Teacher) -> Evaluation:
+    """Scores texts [requests][samples]."""
+    flat = [words for group in texts for words in group]
+    shape = (len(texts), len(texts[0]))
+    success = {}
+    for name, task in tasks.items():
+        targets = [request.targets[name] for request in requests for _ in range(shape[1])]
+        scored = task.success(flat, targets)
+        success[name] = {key: np.asarray(values, float).reshape(shape) for key, values in scored.items()}
+    nats, tokens = teacher.nll(flat)
+    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape))
+
+
+def differences(evaluations: Mapping[str, Evaluation], first: str) -> dict[str, Any]:
+    """`first` minus every other method, paired by target."""
+    one, found = evaluations[first], {}
+    for name, other in evaluations.items():
+        if name in (first, "gold"):
+            continue
+        found[f"{first} - {name}"] = {
+            "success": {
+                task: {key: interval.paired(v.mean(1), other.success[task][key].mean(1)) for key, v in scores.items()}
+                for task, scores in one.success.items()
+            },
+            "nll": interval.paired(one.nll.mean(1), other.nll.mean(1)),
+        }
+    return found

@@ -1,0 +1,85 @@
+"""One experiment on one page: train what is missing, write with every method on the same targets, score, report."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from diffcontrol import report
+from diffcontrol.evaluation import Evaluation, differences, evaluate
+from diffcontrol.logger import log_results
+from diffcontrol.method import Method
+from diffcontrol.requests import choose, sources
+from diffcontrol.store import Store, commit
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> float:
+    """Runs the experiment a config describes and returns the mean strict success of its first method."""
+    nodes: Any = OmegaConf.to_container(cfg, resolve=True)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
+    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
+    corpus = store.build(nodes["data"])
+    requests = choose(tasks, corpus, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    methods = {name: store.build(node) for name, node in nodes["method"].items()}
+    teacher = store.build(nodes["judge"]["teacher"])
+    evaluations: dict[str, Evaluation] = {}
+    if gold := sources(requests):
+        evaluations["gold"] = evaluate(gold, requests, tasks, teacher)
+        evaluations["gold"].extra = {"models": {}}
+    for name, method in methods.items():
+        texts, cost = _timed(name, method, requests, cfg.num_samples)
+        evaluations[name] = evaluate(texts, requests, tasks, teacher)
+        evaluations[name].extra = {**cost, "models": store.addresses(nodes["method"][name])}
+    chosen = [name for name in methods if name != "unguided"] or list(methods)
+    results = {
+        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices.data, "seed": cfg.seed, "commit": commit(),
+        "targets": {"from": _label(nodes["targets"]["from"]), "n": len(requests)}, "num_samples": cfg.num_samples,
+        "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
+        "differences": differences(evaluations, chosen[0]),
+        "strength": nodes["strength"], "settings": _settings(), "trained": store.trained, "teacher": store.address(nodes["judge"]["teacher"]),
+    }  # fmt: skip
+    _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
+    strict = [scores["strict"]["mean"] for scores in results["methods"][chosen[0]]["success"].values()]
+    return sum(strict) / len(strict)
+
+
+def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:
+    before = sum(int(model.token_evaluations) for model in method.models() if hasattr(model, "token_evaluations"))
+    started = time.perf_counter()
+    texts = method.generate(requests, n, title=name)
+    seconds = time.perf_counter() - started
+    after = sum(int(model.token_evaluations) for model in method.models() if hasattr(model, "token_evaluations"))
+    count = len(requests) * n
+    return texts, {"seconds_per_sample": seconds / count, "token_evaluations_per_sample": (after - before) / count}
+
+
+def _settings() -> dict[str, str]:
+    """What the command line set, but for what results.json says elsewhere or what changes no result."""
+    elsewhere = ("task", "data", "seed", "targets", "strength", "num_samples", "method", "logger", "paths", "trainer")
+    pairs = (override.lstrip("+~").partition("=") for override in HydraConfig.get().overrides.task)
+    return {key: value for key, _, value in pairs if key.split(".")[0] not in elsewhere}
+
+
+def _label(source: Any) -> str:
+    return source if isinstance(source, str) else "list"
+
+
+def _logger(nodes: dict[str, Any], name: str) -> Any:
+    return instantiate(nodes["logger"], name=name) if nodes.get("logger") else None
+
+
+def _write(cfg: DictConfig, nodes: dict[str, Any], folder: Path, results: dict[str, Any], samples: list) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    report.write(folder, results, samples)
+    log_results(_logger(nodes, "results"), results, samples, folder)
+    Console().print(report.table(results))
+    Console().print(f"All of it lies in [bold]{folder}[/bold]", soft_wrap=True, highlight=False)

@@ -1,0 +1,84 @@
+"""Method: whatever writes texts that obey. Every baseline and guided diffusion fill this one interface."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from diffcontrol.control.base import Weighted
+from diffcontrol.control.classifier import ControlClassifier
+from diffcontrol.diffusion.denoiser import Clamped, Denoiser, Tempered
+from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.diffusion.sampler import Sampler
+from diffcontrol.guidance.base import Guidance
+from diffcontrol.task import Request
+from diffcontrol.training import seed_of
+
+
+class Method(ABC):
+    """Writes `n` texts for every request. All requests × samples form one stream cut into fixed chunks, each with
+    its own seed, so that results do not depend on how chunks are shared out."""
+
+    def __init__(self, chunk: int, seed: int):
+        self.chunk, self.seed = chunk, seed
+
+    @abstractmethod
+    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+        """One text for each request of a chunk: yields the fraction done now and then, at last the texts."""
+
+    @abstractmethod
+    def models(self) -> list[torch.nn.Module]:
+        """The networks it runs while writing, for the count of token evaluations."""
+
+    def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
+        """Texts as words, [requests][n]."""
+        rows = [request for request in requests for _ in range(n)]
+        chunks = [rows[i : i + self.chunk] for i in range(0, len(rows), self.chunk)]
+        texts: list[list[str]] = []
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as progress:
+            bar = progress.add_task(f"writing: {title}", total=len(rows))
+            for number, chunk in enumerate(chunks):
+                generator = torch.Generator().manual_seed(seed_of(self.seed, number))
+                for news in self.write(chunk, generator):
+                    if isinstance(news, list):
+                        texts.extend(news)
+                    else:
+                        progress.update(bar, completed=int(len(texts) + news * len(chunk)))
+                progress.update(bar, completed=len(texts))
+        return [texts[i * n : (i + 1) * n] for i in range(len(requests))]
+
+
+class GuidedDiffusion(Method):
+    """A diffusion LM whose reverse steps are guided by the tasks' classifiers.
+
+    strength: task → weight of its log-probability, all multiplied by `scale`; temperature: of the rounding softmax that
+    makes x̂₀; clamp: the time from which on x̂₀ is clamped to the nearest word (0: never, 1: always).
+    """
+
+    def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance,
+                 classifiers: Mapping[str, ControlClassifier], strength: Mapping[str, float], scale: float = 1.0,
+                 temperature: float = 1.0, clamp: float = 0.0, chunk: int = 50, seed: int = 0):  # fmt: skip
+        super().__init__(chunk, seed)
+        self.lm, self.sampler, self.guidance, self.classifiers = lm, sampler, guidance, classifiers
+        self.strength = {task: scale * strength[task] for task in classifiers}
+        self.denoiser: Denoiser = lm
+        if temperature != 1:
+            self.denoiser = Tempered(self.denoiser, temperature)
+        if clamp > 0:
+            self.denoiser = Clamped(self.denoiser, clamp)
+
+    def models(self) -> list[torch.nn.Module]:
+        return [self.lm, *self.classifiers.values()]
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+        control = Weighted([
+            (self.strength[task], classifier.control([request.targets[task] for request in requests]))
+            for task, classifier in self.classifiers.items()
+        ])  # fmt: skip
+        shape = (len(requests), self.lm.length, self.lm.embedding.embedding_dim)
+        x_t = torch.randn(shape, generator=generator).to(self.lm.device)
+        for step, prediction in enumerate(self.sampler(self.denoiser, self.guidance, control, x_t, generator)):
+            yield step / (self.sampler.steps + 1)
+        yield [self.lm.corpus.vocabulary.decode(row) for row in prediction.logits.argmax(-1).tolist()]

@@ -1,0 +1,36 @@
+"""`python -m diffcontrol.report outputs`: one table of all runs below a folder."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from diffcontrol.report import gather
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table and writes summary.md and summary.csv into the folder; 1 if there is nothing to show."""
+    parser = argparse.ArgumentParser(prog="python -m diffcontrol.report", description=__doc__)
+    parser.add_argument("folder", type=Path, help="where runs lie, at any depth (outputs, multirun)")
+    parser.add_argument("--csv", type=Path, help="write the numbers here instead of FOLDER/summary.csv")
+    chosen = parser.parse_args(arguments)
+    runs, problems = gather.load(chosen.folder)
+    for problem in problems:
+        print(f"warning: {problem}", file=sys.stderr)
+    if not runs:
+        print(f"no finished run: {chosen.folder} holds no readable results.json", file=sys.stderr)
+        return 1
+    rows, notes = gather.gather(runs)
+    (chosen.folder / "summary.md").write_text(gather.markdown(rows, notes), encoding="utf-8")
+    (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to fit
+        console = Console(width=1000)
+    console.print(gather.table(rows, notes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""The table of one run: rows gold, unguided, then the methods; the same cells for the terminal and for markdown."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from diffcontrol.report import published
+
+REFERENCES = ("gold", "unguided")  # ceiling and floor, not competitors
+MISSING = "–"
+SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU"}
+SCORES = ("strict", "released")
+
+
+class Cell(NamedTuple):
+    """A number as text, and what is uncertain about it."""
+
+    number: str = MISSING
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.interval}".strip()
+
+
+class Column(NamedTuple):
+    """Where a number lies in a method's results, and how it is shown."""
+
+    header: str
+    path: tuple[str, ...]
+    digits: int = 2
+    scale: float = 1.0
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Fixed digits; very large numbers in scientific form, so that a broken model does not break the table."""
+    if value is None or value != value:
+        return MISSING
+    return f"{value:.2g}" if abs(value) >= 1e5 else f"{value:.{digits}f}"
+
+
+def cell(measure: Mapping | float | None, digits: int = 2, scale: float = 1.0) -> Cell:
+    """`97.3 [95.1, 99.0]` from a measure, `0.12` from a plain number, a dash from nothing."""
+    if measure is None:
+        return Cell()
+    if not isinstance(measure, Mapping):
+        return Cell(number(measure * scale, digits))
+    low, high = (number(end * scale, digits) for end in measure["ci95"])
+    return Cell(number(measure["mean"] * scale, digits), f"[{low}, {high}]")
+
+
+def order(methods: Iterable[str]) -> list[str]:
+    """Gold and unguided first, the others as they came."""
+    methods = list(methods)
+    return [m for m in REFERENCES if m in methods] + [m for m in methods if m not in REFERENCES]
+
+
+def columns(results: Mapping) -> list[Column]:
+    found = []
+    for task in results["tasks"]:
+        names = {s: None for m in results["methods"].values() for s in m.get("success", {}).get(task, {})}
+        for score in (*SCORES, *(s for s in names if s not in SCORES)):
+            shown = score if len(results["tasks"]) == 1 else f"{task} {score}"  # one task stands in the title
+            found.append(Column(f"{shown} %", ("success", task, score), 1, 100.0))
+    return [
+        *found,
+        Column("perplexity", ("fluency", "perplexity")),
+        Column("length", ("diversity", "length"), 1),
+        *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
+        Column("seconds a sample", ("seconds_per_sample",), 3),
+    ]
+
+
+def look_up(tree: Any, path: Sequence[str]) -> Any:
+    """The value at a path of keys, None where it ends early."""
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def rows(results: Mapping) -> list[tuple[str, list[Cell]]]:
+    """A row per method of the run."""
+    return [
+        (name, [cell(look_up(results["methods"][name], c.path), c.digits, c.scale) for c in columns(results)])
+        for name in order(results["methods"])
+    ]
+
+
+def published_rows(results: Mapping) -> list[tuple[str, list[Cell]]]:
+    """The paper's rows, in the columns of the released scorer; only beside a run on the paper's data."""
+    if results["data"] != "e2e":
+        return []
+    found = []
+    for name, paper in published.rows(results["tasks"]).items():
+        shown: dict[tuple[str, ...], Cell] = {
+            ("success", task, "released"): Cell(f"{value:.1f}") for task, value in paper.control.items()
+        }
+        shown[("fluency", "perplexity")] = Cell(f"{paper.lm:.2f}")
+        found.append((f"paper: {name}", [shown.get(c.path, Cell()) for c in columns(results)]))
+    return found
+
+
+def caption(results: Mapping) -> str:
+    targets = results["targets"]
+    return (
+        f"{results['data']}, targets from {targets['from']}, {targets['n']} targets × {results['num_samples']} samples,"
+        f" seed {results['seed']}, commit {(results['commit'] or 'unknown')[:12]}; 95 % intervals over targets"
+    )
+
+
+def notes(results: Mapping) -> list[str]:
+    """Paired differences of strict success and NLL, if the run has them, and where published rows come from."""
+    lines = []
+    for pair, difference in results.get("differences", {}).items():
+        parts = [
+            f"{task} strict {_signed(cell(scores['strict'], 1, 100.0))} points"
+            for task, scores in difference.get("success", {}).items()
+            if "strict" in scores
+        ]
+        if "nll" in difference:
+            parts.append(f"NLL {_signed(cell(difference['nll']))}")
+        lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
+    return lines + ([published.SOURCE] if published_rows(results) else [])
+
+
+def _signed(shown: Cell) -> str:
+    return str(shown) if shown.number.startswith(("-", MISSING)) else f"+{shown}"
+
+
+def table(results: Mapping) -> Table:
+    """The run as a rich table; its caption says on what, and holds the notes."""
+    return grid(
+        "control: " + " + ".join(results["tasks"]), ["method"], [c.header for c in columns(results)],
+        [[([name], cells) for name, cells in part] for part in (rows(results), published_rows(results))],
+        [caption(results), *notes(results)],
+    )
+
+
+def grid(
+    title: str, labels: Sequence[str], headers: Sequence[str],
+    sections: Iterable[Iterable[tuple[Sequence[str], Sequence[Cell]]]], lines: Iterable[str],
+) -> Table:
+    """A rich table of label columns and number columns, intervals on a line of their own to save width."""
+    made = Table(
+        title=title, caption=Text("\n".join(lines)), caption_justify="left", title_justify="left",
+        box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False,
+    )
+    for label in labels:
+        made.add_column(label, no_wrap=label == "method", overflow="fold")
+    for header in headers:
+        made.add_column(header, justify="right", overflow="fold")
+    for section in sections:
+        for names, cells in section:
+            made.add_row(*map(Text, names), *(Text.assemble(c.number, ("\n" + c.interval, "dim")) for c in cells))
+        made.add_section()
+    return made
+
+
+def markdown(results: Mapping) -> str:
+    """The same table for a README or an issue."""
+    body = [[name, *map(str, cells)] for name, cells in rows(results) + published_rows(results)]
+    lines = ["control: " + " + ".join(results["tasks"]), caption(results), *notes(results)]
+    return markdown_table(["method"], [c.header for c in columns(results)], body, lines)
+
+
+def markdown_table(
+    labels: Sequence[str], headers: Sequence[str], body: Iterable[Sequence[str]], lines: Iterable[str]
+) -> str:
+    """Labels to the left, numbers to the right, the lines as paragraphs beneath."""
+    rule = ["---"] * len(labels) + ["---:"] * len(headers)
+    whole = ([*labels, *headers], rule, *body)
+    shown = [" | ".join(("", *(text.replace("|", "\\|") for text in row), "")).strip() for row in whole]
+    return "\n".join(shown) + "\n\n" + "\n\n".join(lines) + "\n"

@@ -1,0 +1,84 @@
+"""Which texts are asked for: held-out annotations, a file of JSON lines, or a list on the command line."""
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.task import ControlTask, Request
+
+SPLIT_OF = {"heldout": "test", "dev": "dev"}
+
+
+def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int | None, seed: int) -> list[Request]:
+    """Requests for the tasks. From a split: `n` sentences drawn with `seed`, and of each sentence one target a task,
+    so that composed targets can be met together. From a file or a list: the first `n`, in order.
+
+    Raises:
+        ValueError: a target that a task refuses (with its line), no such file, or nothing to ask for.
+    """
+    if not isinstance(source, str):
+        found = [_request(tasks, given, f"targets.from, entry {i}") for i, given in enumerate(source, 1)]
+    elif source in SPLIT_OF:
+        found = _annotated(tasks, corpus, SPLIT_OF[source], n, seed)
+    elif Path(source).is_file():
+        found = _file(tasks, Path(source))
+    else:
+        raise ValueError(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
+    if not found:
+        raise ValueError(f"targets.from={source}: there is no target for {' and '.join(tasks)} in it")
+    return found[:n]
+
+
+def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: int | None, seed: int) -> list[Request]:
+    examples = list(corpus.splits[split])
+    rng = random.Random(seed)
+    rng.shuffle(examples)
+    found: list[Request] = []
+    for example in examples:
+        if len(found) == n:
+            break
+        options = {name: task.targets(task.annotate(example)) for name, task in tasks.items()}
+        if all(options.values()):
+            found.append(Request({name: rng.choice(targets) for name, targets in options.items()}, example))
+    return found
+
+
+def _file(tasks: Mapping[str, ControlTask], path: Path) -> list[Request]:
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            given = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: {line[:60]!r} is not JSON ({error.msg})") from error
+        found.append(_request(tasks, given, where))
+    return found
+
+
+def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Request:
+    """One user's row: {task: target, …}, or the bare target where one task is chosen."""
+    if isinstance(given, Mapping) and set(given) & set(tasks):
+        missing = sorted(set(tasks) - set(given))
+        if missing:
+            raise ValueError(f"{where}: there is no target for {', '.join(missing)}")
+        by_task = {name: given[name] for name in tasks}
+    elif len(tasks) == 1:
+        by_task = {next(iter(tasks)): given}
+    else:
+        raise ValueError(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
+    try:
+        return Request({name: tasks[name].parse(target) for name, target in by_task.items()})
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def sources(requests: Sequence[Request]) -> list[list[list[str]]] | None:
+    """The source sentences as texts [requests][1], or None where the user's own targets have none."""
+    if any(request.source is None for request in requests):
+        return None
+    return [[list(request.source.words)] for request in requests if request.source is not None]

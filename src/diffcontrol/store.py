@@ -1,0 +1,260 @@
+"""Store: trained models, addressed by the recipe that made them.
+
+A recipe is a config node with `_target_` (a Trainable) and `optim`. Its address is the hash of the resolved node, in
+which every data set is replaced by its content's digest; where things lie, devices and loggers do not enter.
+A finished folder holds config.yaml, weights.safetensors and provenance.json; while training it is a draft with a
+checkpoint from which a killed run resumes.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.logger import close
+from diffcontrol.training import Trainable, averaging, seed_of
+
+log = logging.getLogger(__name__)
+WHERE = ("folder", "urls")  # keys of a data node that say where it lies, not what it is
+
+
+def is_recipe(node: Any) -> bool:
+    """Whether a config node describes something to be trained."""
+    return isinstance(node, Mapping) and "_target_" in node and "optim" in node
+
+
+def hardware_has_bf16() -> bool:
+    """bf16 is emulated, and very slow, on processors without instructions for it."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+class Store:
+    """Trains what is missing, loads what is there.
+
+    root: folder of models; pretrained: a second, read-only one, searched first; trainer: node of a Lightning Trainer,
+    with `precision: auto` and `compile` understood here; logger: name of a training → Lightning logger (or None).
+    """
+
+    def __init__(self, root: str | Path, pretrained: str | Path | None = None, trainer: Mapping[str, Any] | None = None,
+                 logger: Callable[[str], Any] | None = None):  # fmt: skip
+        self.root = Path(root).absolute()
+        self.roots = [Path(pretrained).absolute(), self.root] if pretrained else [self.root]
+        self.trainer, self.logger = dict(trainer or {}), logger
+        self.built: dict[str, Any] = {}  # what this process has made, by its canonical text
+        self.trained: list[str] = []  # addresses trained by this process
+        self.device = torch.device("cuda" if self._on_cuda() else "cpu")
+
+    def _on_cuda(self) -> bool:
+        return torch.cuda.is_available() and self.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
+
+    def build(self, node: Any) -> Any:
+        """The object a (resolved) node describes; recipes within it are trained or loaded, data sets read once."""
+        if isinstance(node, list | tuple):
+            return [self.build(item) for item in node]
+        if not isinstance(node, Mapping):
+            return node
+        if "_target_" not in node:
+            return {key: self.build(value) for key, value in node.items()}
+        if is_recipe(node):
+            return self.fit(node)
+        shared = issubclass(get_class(node["_target_"]), Corpus) if not node.get("_partial_") else False
+        text = json.dumps(node, sort_keys=True)
+        if shared and text in self.built:
+            return self.built[text]
+        made = self._construct(node)
+        if shared:
+            self.built[text] = made
+        return made
+
+    def _construct(self, node: Mapping[str, Any]) -> Any:
+        arguments = {key: self.build(value) for key, value in node.items() if not key.startswith("_")}
+        special = {key: value for key, value in node.items() if key.startswith("_")}
+        return instantiate(special, **arguments, _recursive_=False, _convert_="object")
+
+    def canonical(self, node: Any) -> Any:
+        """The node as it enters an address: data sets by what they hold."""
+        if isinstance(node, list | tuple):
+            return [self.canonical(item) for item in node]
+        if not isinstance(node, Mapping):
+            return node
+        plain = {key: self.canonical(value) for key, value in node.items()}
+        if "_target_" in node and not is_recipe(node) and not node.get("_partial_"):
+            made = get_class(node["_target_"])
+            if issubclass(made, Corpus):
+                plain = {key: value for key, value in plain.items() if key not in WHERE}
+                plain["digest"] = self.build(node).digest
+        return plain
+
+    def address(self, recipe: Mapping[str, Any]) -> str:
+        """Name-hash under which the model of this recipe lies."""
+        text = json.dumps(self.canonical(recipe), sort_keys=True)
+        return f"{recipe['_target_'].rsplit('.', 1)[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def addresses(self, node: Any, prefix: str = "") -> dict[str, str]:
+        """Addresses of all recipes within a node, by their dotted keys."""
+        found = {}
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                name = f"{prefix}.{key}" if prefix else str(key)
+                if is_recipe(value):
+                    found[name] = self.address(value)
+                else:
+                    found |= self.addresses(value, name)
+        return found
+
+    def fit(self, recipe: Mapping[str, Any]) -> Trainable:
+        """The trained model of a recipe, in evaluation mode, its weights frozen."""
+        address = self.address(recipe)
+        if address not in self.built:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_of(recipe.get("model_seed", 0)))  # initial weights, too, belong to the recipe
+                module = self._construct(recipe)
+            folder = self._find(address)
+            if folder is None:
+                folder = self._train(recipe, address, module)
+            self._load(module, folder, recipe)
+            self.built[address] = module.eval().requires_grad_(False).to(self.device)
+        return self.built[address]
+
+    def _find(self, address: str) -> Path | None:
+        return next((root / address for root in self.roots if (root / address).is_dir()), None)
+
+    def _train(self, recipe: Mapping[str, Any], address: str, module: Trainable) -> Path:
+        final, draft = self.root / address, self.root / ".drafts" / address
+        draft.mkdir(parents=True, exist_ok=True)
+        if int(os.environ.get("LOCAL_RANK", 0)):  # rank 0 holds the lock and renames
+            self._run(module, draft, address)
+            return final
+        with FileLock(self.root / ".drafts" / f"{address}.lock"):
+            if final.is_dir():  # another process trained it while this one waited
+                return final
+            (draft / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
+            self._run(module, draft, address)
+            save_file(_own(module, recipe), draft / "weights.safetensors")
+            seconds = float((draft / "seconds").read_text())
+            (draft / "provenance.json").write_text(json.dumps(self._provenance(recipe, seconds), indent=1))
+            (draft / "seconds").unlink()
+            (draft / "last.ckpt").unlink(missing_ok=True)
+            draft.rename(final)
+        self.trained.append(address)
+        return final
+
+    def _run(self, module: Trainable, draft: Path, address: str) -> None:
+        options = {"accelerator": "auto", "devices": 1, **self.trainer}
+        if options.pop("compile", False):
+            module.compile()
+        if options.get("precision", "auto") == "auto":
+            options["precision"] = "bf16-mixed" if hardware_has_bf16() else "32-true"
+        own = module.options
+        logger = self.logger(address) if self.logger else None
+        trainer = instantiate(
+            {"_target_": "pytorch_lightning.Trainer", **options},
+            max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
+            logger=logger or False,
+            callbacks=[_Saves(draft), _Bar(address), *([averaging(own.ema)] if own.ema else [])],
+            enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
+        )  # fmt: skip
+        checkpoint = draft / "last.ckpt"
+        resumed = checkpoint if checkpoint.exists() else None
+        if resumed:
+            log.info("%s: resuming from its checkpoint", address)
+        module.train()
+        trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
+        if logger:
+            close(logger)
+        if trainer.interrupted or trainer.global_step < own.steps:
+            raise KeyboardInterrupt(f"{address}: stopped at step {trainer.global_step} of {own.steps}")
+
+    def _provenance(self, recipe: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+        packages = ("torch", "pytorch-lightning", "hydra-core", "safetensors")
+        return {
+            "commit": commit(), "seconds": seconds, "machine": platform.processor() or platform.machine(),
+            "cpus": os.cpu_count(), "device": str(self.device), "versions": {p: version(p) for p in packages},
+            "parents": {key: self.address(value) for key, value in recipe.items() if is_recipe(value)},
+        }  # fmt: skip
+
+    def _load(self, module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
+        try:
+            weights = load_file(folder / "weights.safetensors")
+            if differ := sorted(set(_own(module, recipe)) ^ set(weights)):
+                raise ValueError(f"its weights differ in name: {differ[:3]}")
+            module.load_state_dict(weights, strict=False)
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{folder} holds no readable model ({error}); remove that folder to train it again"
+            ) from error
+
+
+def _own(module: Trainable, recipe: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights of the module without its parents' (stored with them), tied ones once."""
+    own, seen = {}, set()
+    for name, weight in module.state_dict().items():
+        if not is_recipe(recipe.get(name.split(".")[0])) and weight.data_ptr() not in seen:
+            seen.add(weight.data_ptr())
+            own[name] = weight.contiguous().cpu()
+    return own
+
+
+class _Saves(ModelCheckpoint):
+    """One checkpoint, renewed every epoch of Lightning's (`optim.checkpoint` steps), with the seconds spent so far."""
+
+    def __init__(self, draft: Path):
+        super().__init__(dirpath=draft, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+        self.seconds, self.since = draft / "seconds", time.time()
+        self.before = float(self.seconds.read_text()) if self.seconds.exists() else 0.0
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.seconds.write_text(f"{self.before + time.time() - self.since:.1f}")
+
+
+class _Bar(TQDMProgressBar):
+    """Progress over all steps of the training rather than over one epoch."""
+
+    def __init__(self, title: str):
+        super().__init__(refresh_rate=20, leave=True)
+        self.title = title
+
+    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+        bar = self.train_progress_bar
+        bar.reset(trainer.max_steps)
+        bar.initial = 0
+        bar.n = trainer.global_step
+        bar.set_description(f"training {self.title}")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        bar = self.train_progress_bar
+        if trainer.global_step % self.refresh_rate == 0 or trainer.global_step == trainer.max_steps:
+            bar.n = trainer.global_step
+            bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+            bar.refresh()
+
+
+def commit() -> str:
+    """The commit of the code, `-dirty` with uncommitted changes, `unknown` outside a repository."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here,
+                             capture_output=True, text=True, check=True)  # fmt: skip
+        return out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+

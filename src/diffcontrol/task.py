@@ -1,0 +1,72 @@
+"""ControlTask: the one interface between what is asked of a text and every method that writes it.
+
+Diffusion reads a task through its *head* (on the denoiser's hidden states), the autoregressive baselines through
+`serialize` (target → words of a prompt). `annotate` serves classifier training, target selection and evaluation,
+so the three cannot drift apart.
+
+B batch · L positions · H hidden width
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffcontrol.data.corpus import Example
+
+Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
+Annotation = Any  # JSON-able: what is true of a text
+
+
+class Head(nn.Module, ABC):
+    """Reads hidden states of a noisy text; trained on annotations, asked for the probability of targets."""
+
+    @abstractmethod
+    def loss(self, hidden: Tensor, annotations: Sequence[Annotation]) -> Tensor:
+        """Mean negative log-likelihood of the annotations of a batch, hidden [B L H] → []."""
+
+    @abstractmethod
+    def log_prob(self, hidden: Tensor, targets: Sequence[Target]) -> Tensor:
+        """log p(target | hidden) for a target per row, hidden [B L H] → [B]."""
+
+
+class ControlTask(ABC):
+    """One kind of control. Instances are made from conf/task with the corpus they speak about."""
+
+    @abstractmethod
+    def annotate(self, example: Example) -> Annotation:
+        """What is true of the example, as far as this task is concerned."""
+
+    @abstractmethod
+    def targets(self, annotation: Annotation) -> list[Target]:
+        """What of the annotation may be asked for; empty if nothing."""
+
+    @abstractmethod
+    def parse(self, target: Any) -> Target:
+        """A user's or a file's target, checked.
+
+        Raises:
+            ValueError: one sentence that names the value and what is allowed.
+        """
+
+    @abstractmethod
+    def head(self, width: int) -> Head:
+        """A new head on hidden states of this width."""
+
+    @abstractmethod
+    def serialize(self, target: Target) -> list[str]:
+        """The target as words, for predictors and fine-tuned models that read it as a prompt."""
+
+    @abstractmethod
+    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target]) -> Mapping[str, list[float]]:
+        """Scores in [0, 1] by name, one per text; always `strict` and `released`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of an experiment: what is asked of a text, task → target, all annotations of one source sentence."""
+
+    targets: Mapping[str, Target]
+    source: Example | None = None

@@ -1,0 +1,45 @@
+"""Words and their ids: the vocabulary, and the layout START words END PAD… of a fixed number of positions."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+START, END, UNK, PAD = 0, 1, 2, 3  # released code, improved_diffusion/text_datasets.py
+SPECIALS = ("START", "END", "UNK", "PAD")
+
+
+class Vocabulary:
+    """Word ↔ id. Ids 0–3 are START, END, UNK, PAD; words follow in first-seen order."""
+
+    def __init__(self, words: Iterable[str]):
+        self.words = (*SPECIALS, *words)
+        self.ids = {word: i for i, word in enumerate(self.words)}
+        if len(self.ids) != len(self.words):
+            doubled = next(w for w, n in Counter(self.words).items() if n > 1)
+            raise ValueError(f"vocabulary: the word {doubled!r} stands in it twice")
+
+    @classmethod
+    def count(cls, texts: Iterable[Sequence[str]], more_than: int = 0) -> "Vocabulary":
+        """Words seen more than `more_than` times (paper: 10) in `texts`, in first-seen order."""
+        seen = Counter(word for text in texts for word in text)
+        return cls(w for w, n in seen.items() if n > more_than and w not in SPECIALS)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, text: Sequence[str], length: int) -> Tensor:
+        """Ids [length] of START text END PAD…; unknown words become UNK, a longer text is cut (and loses END)."""
+        ids = [START, *(self.ids.get(word, UNK) for word in text), END]
+        return torch.tensor((ids + [PAD] * length)[:length])
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Words after START up to the first END, PAD dropped; UNK stays visible as a word."""
+        words = []
+        for i in ids:
+            if i == END:
+                break
+            if i not in (START, PAD):
+                words.append(self.words[int(i)])
+        return words

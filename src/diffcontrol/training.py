@@ -1,0 +1,164 @@
+"""What all trained models share: batches and noise that are functions of (model seed, step), optimiser, averaging."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import Sampler
+
+from diffcontrol.data.corpus import Corpus
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How a model is trained; part of its recipe.
+
+    Fields: `steps` of `batch_size` texts; AdamW at `lr` after `warmup` steps, falling to 0 along `decay`
+    (cosine or linear); gradient norm clipped at `clip` (0: not); weights averaged with decay `ema` (0: not);
+    a checkpoint every `checkpoint` steps.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 100
+    decay: str = "cosine"
+    betas: Sequence[float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.0
+    checkpoint: int = 200
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("cosine", "linear"):
+            raise ValueError(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+
+    def factor(self, step: int) -> float:
+        """Learning rate at `step` as a fraction of lr."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        done = min(1.0, step / self.steps)
+        fall = 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()) if self.decay == "cosine" else 1 - done
+        return rise * fall
+
+
+def seed_of(*parts: int) -> int:
+    """One seed of several numbers (seed, step, …), well spread."""
+    mixed = 0
+    for part in parts:
+        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+        mixed = ((mixed >> 29) ^ mixed) * 0x9E3779B97F4A7C15 % 2**63
+    return mixed
+
+
+class Steps(Sampler[list[int]]):
+    """Which texts each step reads, as a function of (seed, step) alone.
+
+    Step s draws from `pools[s % len(pools)]` without replacement until the pool is used up. `bucket` > 1 sorts that
+    many batches' texts by `lengths` before cutting them, so that a batch holds texts of like length.
+    An epoch of Lightning's is `per_epoch` steps, the distance between two checkpoints.
+    """
+
+    def __init__(self, pools: Sequence[Tensor], batch_size: int, seed: int, steps: int, per_epoch: int,
+                 lengths: Tensor | None = None, bucket: int = 1, rank: int = 0, world: int = 1):  # fmt: skip
+        self.pools, self.batch_size, self.seed, self.lengths, self.bucket = pools, batch_size, seed, lengths, bucket
+        self.steps, self.per_epoch, self.epoch, self.rank, self.world = steps, per_epoch, 0, rank, world
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch, also when a killed run resumes."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return max(0, min(self.per_epoch, self.steps - self.epoch * self.per_epoch))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.epoch * self.per_epoch
+        for step in range(first, first + len(self)):
+            yield self.indices(step)[self.rank :: self.world]
+
+    def indices(self, step: int) -> list[int]:
+        """Indices of the texts of this step."""
+        which, turn = step % len(self.pools), step // len(self.pools)
+        group, place = divmod(turn, self.bucket)
+        size = self.bucket * self.batch_size
+        drawn = torch.stack([self._nth(which, n) for n in range(group * size, (group + 1) * size)])
+        if self.bucket > 1:
+            assert self.lengths is not None
+            drawn = drawn[self.lengths[drawn].argsort(stable=True)]
+            place = int(self._permutation(self.bucket, which, -1 - group)[place])
+        return drawn[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+
+    def _nth(self, which: int, n: int) -> Tensor:
+        pool = self.pools[which]
+        round_, place = divmod(n, len(pool))
+        return pool[self._permutation(len(pool), which, round_)[place]]
+
+    def _permutation(self, size: int, which: int, round_: int) -> Tensor:
+        key = (size, which, round_)
+        if getattr(self, "_key", None) != key:  # the latest one is kept: steps walk through it in order
+            generator = torch.Generator().manual_seed(seed_of(self.seed, which, round_))
+            self._kept, self._key = torch.randperm(size, generator=generator), key
+        return self._kept
+
+
+class Trainable(pl.LightningModule):
+    """Base of everything the store trains. A recipe is the constructor's arguments; `optim` marks it as trainable.
+
+    A parent model (the language model of a classifier, say) is an argument too, kept frozen as an attribute
+    of the same name; its weights are not stored again.
+    """
+
+    def __init__(self, data: Corpus, optim: Mapping[str, Any], model_seed: int = 0):
+        super().__init__()
+        self.corpus, self.options, self.model_seed = data, Optim(**optim), model_seed
+
+    def collate(self, indices: list[int]) -> Any:
+        """The batch that these training texts make; word ids [B L] unless overridden."""
+        return self.corpus.ids["train"][indices]
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """The terms of the loss by name; their sum is minimised. Randomness from torch's global generator."""
+        raise NotImplementedError
+
+    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+        """The texts of every step; overridden by models that read texts in windows or by length."""
+        return self._steps([torch.arange(len(self.corpus.splits["train"]))], rank, world)
+
+    def _steps(self, pools: Sequence[Tensor], rank: int, world: int, **kwargs: Any) -> Steps:
+        o = self.options
+        return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
+        torch.manual_seed(seed_of(self.model_seed, self.global_step, self.global_rank))
+        terms = self.losses(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if self.global_step % 20 == 0 and not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; lower optim.lr={self.options.lr}"
+            )
+        self.log("loss", loss, prog_bar=True)
+        self.log_dict({f"loss/{name}": term for name, term in terms.items()})
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        o = self.options
+        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=tuple(o.betas))
+        return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+def averaging(decay: float) -> WeightAveraging:
+    """Exponential moving average of the weights, short at first so that a brief training is not its own start."""
+
+    def average(mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        kept = min(decay, (1 + int(count)) / (10 + int(count)))
+        return mean.lerp(new.to(mean.dtype), 1 - kept)
+
+    return WeightAveraging(use_buffers=False, avg_fn=average)

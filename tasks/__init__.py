@@ -1,0 +1,1 @@
+"""What can be asked of a text: one module per control task."""

@@ -1,0 +1,132 @@
+"""A field and its value are to be mentioned (paper §6.1, "semantic content").
+
+    target ["food", "Italian"]      "Aromi serves Italian food ."   strict 1, released 1
+                                    "Aromi serves Italianate food." strict 0, released 1 (a substring)
+    target ["family", "no"]         "It is not family friendly ."   strict 1 (a listed surface form)
+
+*strict*: the value or one of its surface forms (`forms` of the data set) stands in the text as whole tokens,
+whatever their case; a form within a longer form of another value of the field does not count ("family friendly" in "not
+family friendly"). *released*: the value is a substring of the text (eval_control.py).
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.task import ControlTask, Head
+
+Pair = tuple[str, str]  # field, value
+
+
+class SemanticContent(ControlTask):
+    """Targets are [field, value]; an annotation is the list of those in the meaning representation *and* realised."""
+
+    def __init__(self, data: Corpus):
+        self.corpus = data
+
+    @cached_property
+    def known(self) -> dict[str, list[str]]:
+        """field → values of the training data, sorted."""
+        values: dict[str, set[str]] = {}
+        for example in self.corpus.splits["train"]:
+            for field, value in example.fields.items():
+                values.setdefault(field, set()).add(value)
+        return {field: sorted(values[field]) for field in sorted(values)}
+
+    @cached_property
+    def pairs(self) -> dict[Pair, int]:
+        """Number of every known (field, value)."""
+        return {pair: i for i, pair in enumerate((f, v) for f, values in self.known.items() for v in values)}
+
+    @cached_property
+    def _forms(self) -> dict[str, list[tuple[str, str]]]:
+        """field → (surface form, value), longest first."""
+        table = {}
+        for field, values in self.known.items():
+            listed = self.corpus.forms.get(field, {})
+            forms = [(f" {form.lower()} ", value) for value in values for form in listed.get(value, [value])]
+            table[field] = sorted(forms, key=lambda entry: (-len(entry[0].split()), entry))
+        return table
+
+    def mentioned(self, words: Sequence[str], field: str) -> set[str]:
+        """Values of the field that the text mentions."""
+        text, found = f" {' '.join(words).lower()} ", set()
+        for form, value in self._forms[field]:
+            if form in text:
+                found.add(value)
+                text = text.replace(form, "  ")  # a shorter form within this one no longer counts
+        return found
+
+    def annotate(self, example: Example) -> list[list[str]]:
+        return [
+            [field, value]
+            for field, value in example.fields.items()
+            if (field, value) in self.pairs and value in self.mentioned(example.words, field)
+        ]
+
+    def targets(self, annotation: list[list[str]]) -> list[list[str]]:
+        return annotation
+
+    def parse(self, target: Any) -> list[str]:
+        """[field, value], or the released form [field words…, ":", value words…], or the text "field: value"."""
+        if isinstance(target, str):
+            target = target.replace(":", " : ").split()
+        parts = [str(part) for part in target]
+        if ":" in parts:
+            cut = parts.index(":")
+            parts = [" ".join(parts[:cut]), " ".join(parts[cut + 1 :])]
+        if len(parts) != 2:
+            raise ValueError(f"semantic_content: {target!r} is not a target; write [field, value]")
+        field, value = parts
+        if field not in self.known:
+            raise ValueError(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")
+        if value not in self.known[field]:
+            raise ValueError(f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}")
+        return [field, value]
+
+    def head(self, width: int) -> "MentionHead":
+        return MentionHead(width, self.pairs)
+
+    def serialize(self, target: Sequence[str]) -> list[str]:
+        return [target[0], ":", *target[1].split()]
+
+    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> Mapping[str, list[float]]:
+        rows = list(zip(texts, targets, strict=True))
+        return {
+            "strict": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
+            "released": [float(value in " ".join(words)) for words, (_, value) in rows],
+        }
+
+
+class MentionHead(Head):
+    """p(pair is mentioned) = 1 − Π_l (1 − σ(score_l)): some position mentions it (noisy or)."""
+
+    def __init__(self, width: int, pairs: Mapping[Pair, int]):
+        super().__init__()
+        self.pairs = pairs
+        self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(pairs)))
+        nn.init.constant_(self.score[-1].bias, -6.0)  # at first a mention is rare at every position
+
+    def _absent(self, hidden: Tensor) -> Tensor:
+        """−log p(not mentioned) of every pair, [B K]."""
+        return nn.functional.softplus(self.score(hidden).float()).sum(1)
+
+    @staticmethod
+    def _log_present(absent: Tensor) -> Tensor:
+        return torch.log(-torch.expm1(-absent.clamp(min=1e-6)))
+
+    def loss(self, hidden: Tensor, annotations: Sequence[Sequence[Sequence[str]]]) -> Tensor:
+        absent = self._absent(hidden)
+        truth = torch.zeros_like(absent, dtype=torch.bool)
+        for row, annotation in enumerate(annotations):
+            for field, value in annotation:
+                truth[row, self.pairs[field, value]] = True
+        return torch.where(truth, -self._log_present(absent), absent).sum(1).mean()
+
+    def log_prob(self, hidden: Tensor, targets: Sequence[Sequence[str]]) -> Tensor:
+        wanted = torch.tensor([self.pairs[field, value] for field, value in targets], device=hidden.device)
+        return self._log_present(self._absent(hidden).gather(1, wanted[:, None])[:, 0])

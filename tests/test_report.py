@@ -1,0 +1,249 @@
+import copy
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from diffcontrol import report
+from diffcontrol.logger import flatten, log_results
+from diffcontrol.report import gather, published
+from diffcontrol.report.__main__ import main
+from diffcontrol.report.plot import points
+
+ROOT = Path(__file__).parents[1]
+STRENGTHS = {"unguided": 0.13, "fudge": 0.931, "guided_diffusion": 0.973, "gold": 0.98}
+SAMPLES = [
+    {"method": "fudge", "row": i, "tasks": {"semantic_content": ["food", "Crêpes"]}, "sample": 0,
+     "words": ["a", "café"], "scores": {"semantic_content": {"strict": 1.0, "released": 0.0}}, "nll": 1.5}
+    for i in range(3)
+]
+
+
+def measure(mean: float, half: float = 0.02) -> dict:
+    return {"mean": mean, "ci95": [mean - half, mean + half], "n": 20}
+
+
+def made_up(tasks=("semantic_content",), shift: float = 0.0, **more) -> dict:
+    methods = {
+        name: {
+            "success": {
+                t: {"strict": measure(p + shift), "released": measure(p - 0.1), "edit": measure(0.5)} for t in tasks
+            },
+            "fluency": {"perplexity": measure(5 + 10 * p, 0.5), "nll": measure(1.5 + p)},
+            "diversity": dict.fromkeys(("distinct_1", "distinct_2", "self_bleu", "length"), measure(0.25)),
+            "seconds_per_sample": 0.125,
+            "token_evaluations_per_sample": 3200.0,
+            "models": {"lm": "DiffusionLM-0123"},
+        }
+        for name, p in STRENGTHS.items()
+    }
+    return {
+        "tasks": list(tasks), "data": "restaurants", "seed": 1, "commit": "0123456789abcdef",
+        "targets": {"from": "heldout", "n": 20}, "num_samples": 3, "methods": methods, **more,
+    }
+
+
+def shown(table) -> str:
+    console = Console(width=300)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def lay(folder: Path, results: dict) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_write_leaves_all_files_readable(tmp_path):
+    results = made_up()
+    report.write(tmp_path / "run", results, iter(SAMPLES))
+    assert json.loads((tmp_path / "run/results.json").read_text()) == results
+    assert [json.loads(line) for line in (tmp_path / "run/samples.jsonl").read_text().splitlines()] == SAMPLES
+    assert "| fudge | 93.1 [91.1, 95.1] |" in (tmp_path / "run/table.md").read_text()
+    png = (tmp_path / "run/tradeoff.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 10_000
+
+
+def test_table_shows_every_method_references_first_and_what_it_stands_on():
+    lines = shown(report.table(made_up())).splitlines()
+    names = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in STRENGTHS]
+    assert names == ["gold", "unguided", "fudge", "guided_diffusion"]
+    text = "\n".join(lines)
+    for part in ("97.3", "[95.3, 99.3]", "edit %", "0.125", "heldout", "20 targets × 3", "seed 1", "0123456789ab"):
+        assert part in text
+    assert "paper" not in text
+
+
+def test_missing_numbers_become_dashes_and_composed_tasks_their_own_columns():
+    results = made_up(("length", "syntax_tree"))
+    del results["methods"]["gold"]["fluency"], results["methods"]["gold"]["seconds_per_sample"]
+    text = shown(report.table(results))
+    assert "length strict %" in text
+    assert "syntax_tree released %" in text
+    gold = next(line for line in text.splitlines() if line.split()[:1] == ["gold"])
+    assert gold.count("–") == 2
+    assert "gold" not in {point.name for point in points(results)}
+
+
+def test_paired_differences_stand_beneath():
+    difference = {"success": {"semantic_content": {"strict": measure(0.042)}}, "nll": measure(-0.2)}
+    text = shown(report.table(made_up(differences={"guided_diffusion - fudge": difference})))
+    assert "guided_diffusion - fudge, paired by target" in text
+    assert "strict +4.2 [2.2, 6.2] points; NLL -0.20 [-0.22, -0.18]" in text
+
+
+def test_published_rows_only_beside_the_papers_data_and_tasks():
+    text = " ".join(shown(report.table(made_up(data="e2e"))).split())
+    for part in ("paper: Diffusion-LM", "81.2", "2.55", "real E2E data", "released scorer"):
+        assert part in text
+    assert "paper" not in shown(report.table(made_up(("attribute",), data="e2e")))
+    assert "paper" not in shown(report.table(made_up(("length", "syntax_tree"), data="e2e")))
+
+
+def test_published_compositions_in_either_order():
+    row = published.of("guided_diffusion", ("syntax_tree", "semantic_content"))
+    assert row == ({"semantic_content": 69.8, "syntax_tree": 74.8}, 5.92)
+    assert published.of("finetuned", ("semantic_content", "parts_of_speech")).lm == 2.97
+    assert published.of("finetuned", ("length",)).control == {"length": 98.1}
+    assert published.of("unguided", ("length",)) is published.of("pplm", ("length",)) is None
+
+
+def test_gather_averages_over_seeds(tmp_path, capsys):
+    lay(tmp_path / "a", made_up())
+    lay(tmp_path / "b", made_up(shift=0.02, seed=2))
+    assert main([str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    for part in ("98.3", "(97.3–99.3)", "paper, E2E: control %", "81.2"):
+        assert part in text
+    assert "| 98.3 (97.3–99.3) |" in (tmp_path / "summary.md").read_text()
+    rows = {row["method"]: row for row in csv.DictReader((tmp_path / "summary.csv").open())}
+    assert list(rows) == ["gold", "unguided", "fudge", "guided_diffusion"]
+    assert float(rows["fudge"]["strict"]) == pytest.approx(0.941)
+    assert rows["fudge"]["seeds"] == "1 2"
+    assert rows["fudge"]["edit"] == "0.5"
+    assert rows["fudge"]["published_e2e_control"] == "69.9"
+
+
+def test_gather_keeps_strengths_settings_and_targets_apart(tmp_path):
+    for i, more in enumerate((
+        {"strength": {"langevin": {"semantic_content": 10}}}, {"strength": {"langevin": {"semantic_content": 2}}},
+        {"settings": {"steps": 25}, "unknown": [1]}, {"targets": {"from": "dev", "n": 20}},
+    )):
+        lay(tmp_path / str(i), made_up(**more))
+    rows, notes = gather.gather(gather.load(tmp_path)[0])
+    guided = [row for row in rows if row.method == "guided_diffusion"]
+    assert len(guided) == 4
+    assert all(len(row.seeds) == 1 for row in guided)
+    assert len([row for row in rows if row.method == "gold"]) == 2  # strengths and steps change nothing for gold
+    assert not notes
+    text = shown(gather.table(rows, notes))
+    assert text.index("langevin.semantic_content=2 ") < text.index("langevin.semantic_content=10 ")
+    assert "dev, 20 × 3" in text
+
+
+def test_of_two_runs_of_one_seed_the_newest_counts_and_the_other_is_named(tmp_path):
+    old, new = lay(tmp_path / "old", made_up(shift=-0.1)), lay(tmp_path / "new", made_up())
+    os.utime(old / "results.json", (1, 1))
+    rows, notes = gather.gather(gather.load(tmp_path)[0])
+    assert {len(row.seeds) for row in rows} == {1}
+    assert rows[0].measures["strict"][0]["mean"] == STRENGTHS["gold"]
+    assert len(notes) == len(STRENGTHS)
+    assert f"kept {new / 'results.json'}, set aside {old / 'results.json'}" in notes[0]
+
+
+def test_averaging_over_different_models_is_said(tmp_path):
+    other = copy.deepcopy(made_up(seed=2))
+    other["methods"]["fudge"]["models"]["lm"] = "CausalLM-9999"
+    lay(tmp_path / "a", made_up())
+    lay(tmp_path / "b", other)
+    assert gather.gather(gather.load(tmp_path)[0])[1] == [
+        "Averaged over different trained models: fudge on semantic_content."
+    ]
+
+
+@pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"tasks": ["length"], "methods": {"gold": 1}}', "\x00"])
+def test_a_broken_file_is_skipped_by_name(tmp_path, capsys, broken):
+    lay(tmp_path / "good", made_up())
+    (lay(tmp_path / "bad", {}) / "results.json").write_text(broken)
+    assert main([str(tmp_path), "--csv", str(tmp_path / "numbers.csv")]) == 0
+    output = capsys.readouterr()
+    assert f"skipped {tmp_path / 'bad/results.json'}" in output.err
+    assert "guided_diffusion" in output.out
+    assert (tmp_path / "numbers.csv").exists()
+    assert not (tmp_path / "summary.csv").exists()
+
+
+@pytest.mark.parametrize("folder", [".", "nowhere"])
+def test_nothing_to_show_is_one_sentence(tmp_path, capsys, folder):
+    assert main([str(tmp_path / folder)]) == 1
+    assert capsys.readouterr().err == f"no finished run: {tmp_path / folder} holds no readable results.json\n"
+
+
+def test_the_module_runs_as_a_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "diffcontrol.report", str(lay(tmp_path / "a", made_up()))], check=True,
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"},
+    )
+    assert "guided_diffusion" in done.stdout
+
+
+def test_flatten_names_every_mean():
+    flat = flatten(made_up()["methods"])
+    assert flat["fudge/success/semantic_content/strict"] == 0.931
+    assert flat["gold/seconds_per_sample"] == 0.125
+    assert not any("ci95" in name or "models" in name for name in flat)
+
+
+def configured(name: str, folder: Path):
+    config = OmegaConf.load(ROOT / "conf/logger" / f"{name}.yaml")
+    config.save_dir = str(folder / "logs")  # the only value that needs Hydra's runtime
+    return instantiate(config)
+
+
+def test_csv_logger_gets_the_metrics_and_no_logger_is_no_error(tmp_path):
+    log_results(None, made_up(), SAMPLES, tmp_path)
+    log_results(configured("csv", tmp_path), made_up(), SAMPLES, tmp_path)
+    (row,) = csv.DictReader((tmp_path / "logs/results/metrics.csv").open())
+    assert float(row["fudge/success/semantic_content/strict"]) == 0.931
+
+
+def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
+    class Everything:
+        def __init__(self):
+            self.calls, self.experiment = {}, self
+
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: self.calls.setdefault(name, (args, kwargs))
+
+    logger = Everything()
+    report.write(tmp_path, made_up(), SAMPLES)
+    log_results(logger, made_up(), iter(SAMPLES), tmp_path)
+    table = logger.calls["log_table"][1]
+    row = dict(zip(table["columns"], table["data"][0], strict=True))
+    assert (row["text"], row["score/semantic_content/strict"]) == ("a café", 1.0)
+    assert len(table["data"]) == 3
+    assert logger.calls["log_image"][1] == {"images": [str(tmp_path / "tradeoff.png")]}
+    assert {"save", "finalize", "finish"} <= set(logger.calls)
+
+
+@pytest.mark.slow
+def test_wandb_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    report.write(tmp_path, made_up(), SAMPLES)
+    log_results(configured("wandb", tmp_path), made_up(), SAMPLES, tmp_path)
+    assert wandb.run is None  # ended, so the next logger begins a run of its own
+    (run,) = (tmp_path / "logs/wandb").glob("offline-run-*")
+    assert list(run.glob("files/media/images/tradeoff*.png"))
+    assert list(run.glob("files/media/table/samples*.json"))
