@@ -230,14 +230,13 @@ class _Bar(TQDMProgressBar):
     """Progress over all steps of the training rather than over one epoch."""
 
     def __init__(self, title: str):
-        super().__init__(refresh_rate=20, leave=True)
+        super().__init__(refresh_rate=20)
         self.title = title
 
     def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
         bar = self.train_progress_bar
         bar.reset(trainer.max_steps)
-        bar.initial = 0
-        bar.n = trainer.global_step
+        bar.initial = bar.n = trainer.global_step
         bar.set_description(f"training {self.title}")
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:

@@ -67,6 +67,7 @@ class Steps(Sampler[list[int]]):
                  lengths: Tensor | None = None, bucket: int = 1, rank: int = 0, world: int = 1):  # fmt: skip
         self.pools, self.batch_size, self.seed, self.lengths, self.bucket = pools, batch_size, seed, lengths, bucket
         self.steps, self.per_epoch, self.epoch, self.rank, self.world = steps, per_epoch, 0, rank, world
+        self._kept, self._kept_for = torch.empty(0), (-1, -1)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch, also when a killed run resumes."""
@@ -84,25 +85,27 @@ class Steps(Sampler[list[int]]):
         """Indices of the texts of this step."""
         which, turn = step % len(self.pools), step // len(self.pools)
         group, place = divmod(turn, self.bucket)
-        size = self.bucket * self.batch_size
-        drawn = torch.stack([self._nth(which, n) for n in range(group * size, (group + 1) * size)])
+        if self._kept_for != (which, group):  # steps walk through a group in order
+            self._kept, self._kept_for = self._group(which, group), (which, group)
+        return self._kept[place].tolist()
+
+    def _group(self, which: int, group: int) -> Tensor:
+        """The texts of `bucket` batches, [bucket batch_size]."""
+        pool, size = self.pools[which], self.bucket * self.batch_size
+        places = torch.arange(group * size, (group + 1) * size)
+        drawn = torch.cat([
+            pool[self._permutation(len(pool), which, int(turn))[places[places // len(pool) == turn] % len(pool)]]
+            for turn in (places // len(pool)).unique()
+        ])  # fmt: skip
+        batches = drawn.view(self.bucket, self.batch_size)
         if self.bucket > 1:
             assert self.lengths is not None
-            drawn = drawn[self.lengths[drawn].argsort(stable=True)]
-            place = int(self._permutation(self.bucket, which, -1 - group)[place])
-        return drawn[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+            batches = drawn[self.lengths[drawn].argsort(stable=True)].view_as(batches)
+            batches = batches[self._permutation(self.bucket, which, -1 - group)]
+        return batches
 
-    def _nth(self, which: int, n: int) -> Tensor:
-        pool = self.pools[which]
-        round_, place = divmod(n, len(pool))
-        return pool[self._permutation(len(pool), which, round_)[place]]
-
-    def _permutation(self, size: int, which: int, round_: int) -> Tensor:
-        key = (size, which, round_)
-        if getattr(self, "_key", None) != key:  # the latest one is kept: steps walk through it in order
-            generator = torch.Generator().manual_seed(seed_of(self.seed, which, round_))
-            self._kept, self._key = torch.randperm(size, generator=generator), key
-        return self._kept
+    def _permutation(self, size: int, which: int, turn: int) -> Tensor:
+        return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(self.seed, which, turn)))
 
 
 class Trainable(pl.LightningModule):

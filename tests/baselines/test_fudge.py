@@ -4,8 +4,10 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from diffcontrol.baselines.fudge import Asked, Fudge, FudgeProcessor, Predictor
+from diffcontrol.baselines import fudge
+from diffcontrol.baselines.fudge import Fudge, FudgeProcessor
 from diffcontrol.baselines.lm import CausalLM
+from diffcontrol.baselines.predictor import Asked, Predictor
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD, START, UNK
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, ended, ids_of, train
@@ -33,7 +35,7 @@ def lm(corpus: FakeCorpus) -> CausalLM:
 def trained(corpus: FakeCorpus) -> Predictor:
     torch.manual_seed(0)
     predictor = Predictor(corpus, FakeTask(), {**GPT2, "width": 32}, {**OPTIM, "batch_size": 16, "lr": 5e-3})
-    train(predictor, 150)
+    train(predictor, 250)
     return predictor
 
 
@@ -53,17 +55,17 @@ def test_candidates_agree_with_each_run_alone(corpus: FakeCorpus) -> None:
     counted = predictor.token_evaluations
     for step in range(5):
         candidates = torch.stack([torch.randperm(len(corpus.vocabulary))[:6] for _ in targets])
-        scores = reading.score(candidates)
+        scores = reading.score(torch.arange(len(targets)), candidates)
         for row, (target, prefix) in enumerate(zip(targets, prefixes, strict=True)):
             naive = [alone(predictor, target, prefix, c) for c in candidates[row].tolist()]
             assert scores[row].tolist() == pytest.approx(naive, abs=1e-5)
-        counted += candidates.numel()
-        assert predictor.token_evaluations == counted
         rows = torch.tensor([0, 1, 3]) if step == 1 else torch.arange(len(targets))  # the third row ends
         chosen = torch.randint(6, (len(rows),))
         prefixes = [[*prefixes[r], int(candidates[r, c])] for r, c in zip(rows.tolist(), chosen.tolist(), strict=True)]
         targets = [targets[r] for r in rows.tolist()]
-        reading.keep(rows, chosen)
+        reading.advance(rows, torch.tensor([prefix[-1] for prefix in prefixes]))
+        counted += candidates.numel() + len(rows)
+        assert predictor.token_evaluations == counted
     assert scores.std() > 0.01
 
 
@@ -84,6 +86,21 @@ def test_post_top_k_keeps_the_best(lm: CausalLM, trained: Predictor) -> None:
     assert torch.isfinite(scores).sum() == 2
 
 
+@pytest.mark.parametrize("strength", [0.1, 1.0, 5.0])
+def test_blocks_leave_the_result_as_it_is(lm: CausalLM, trained: Predictor, strength: float,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    torch.manual_seed(0)
+    targets, logits = ["red", "blue", "green"], 3 * torch.randn(3, len(lm.corpus.vocabulary))
+    ids = torch.full((3, 1), START)
+    before = trained.token_evaluations
+    whole = FudgeProcessor([(trained.read(targets), strength)], post_top_k=2)(ids, logits)
+    between = trained.token_evaluations
+    monkeypatch.setattr(fudge, "BLOCK", 2)
+    blocks = FudgeProcessor([(trained.read(targets), strength)], post_top_k=2)(ids, logits)
+    torch.testing.assert_close(blocks, whole)
+    assert strength > 1 or trained.token_evaluations - between < between - before
+
+
 def test_no_predictors_is_plain_sampling(lm: CausalLM) -> None:
     method = Fudge(lm, {}, {}, post_top_k=0)
     texts = method.generate([Request({"colour": "red"})], 30)[0]
@@ -100,15 +117,13 @@ class OracleReading:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def score(self, candidates: torch.Tensor) -> torch.Tensor:
-        self.candidates = candidates
-        met = self.done[:, None] | (candidates == self.targets[:, None])
+    def score(self, rows: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
+        met = self.done[rows, None] | (candidates == self.targets[rows, None])
         return torch.where(met, 5.0, torch.where(candidates == END, -50.0, 0.0))
 
-    def keep(self, rows: torch.Tensor, chosen: torch.Tensor) -> None:
-        taken = self.candidates[rows].gather(1, chosen[:, None])[:, 0]
+    def advance(self, rows: torch.Tensor, words: torch.Tensor) -> None:
         self.targets = self.targets[rows]
-        self.done = self.done[rows] | (taken == self.targets)
+        self.done = self.done[rows] | (words == self.targets)
 
 
 class Oracle:

@@ -8,165 +8,40 @@ prefix of a text with the label of the whole text; while writing,
 on the 200 likeliest next words, of which the best 10 are sampled from. Diffusion-LM (Li et al. 2022) §6.3 uses λ = 8
 (semantic content), 20 (parts of speech, tree, spans) and 2 (length). Several predictors are a product of experts.
 
-The paper trains one predictor for one attribute; ours reads the target as a prompt, so a task needs only `serialize`.
-
-B rows · P positions of the prompt · T of the text · C candidates
+R rows still being written · C candidates · V vocabulary
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
-from transformers import GPT2Model, LogitsProcessor
+from torch.nn.functional import logsigmoid
+from transformers import LogitsProcessor
 
-from diffcontrol.baselines.lm import BUCKET, NEVER_WRITTEN, CausalLM, crop, gpt2, lengths
-from diffcontrol.baselines.reading import IMPLEMENTATION, Reading
-from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.baselines.lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.baselines.predictor import Predictor
+from diffcontrol.baselines.reading import Reading
 from diffcontrol.method import Method
-from diffcontrol.task import ControlTask, Request, Target
+from diffcontrol.task import Request
 from diffcontrol.text import END, PAD
-from diffcontrol.training import Steps, Trainable, seed_of
 
-TRIES = 16  # draws of a target that a text does not meet
-
-
-class Asked:
-    """What may be asked of every training text, as a table that positive and negative targets are drawn from.
-
-    Attributes: `words`, the different serialised targets; `flat`, indices into them of all texts one after another;
-    `starts` [N + 1], where a text's own begin in it.
-    """
-
-    def __init__(self, task: ControlTask, examples: Sequence[Example]):
-        numbers: dict[tuple[str, ...], int] = {}
-        flat: list[int] = []
-        starts = [0]
-        for example in examples:
-            own = dict.fromkeys(tuple(task.serialize(target)) for target in task.targets(task.annotate(example)))
-            flat += [numbers.setdefault(words, len(numbers)) for words in own]
-            starts.append(len(flat))
-        if len(numbers) < 2:
-            raise ValueError(f"{type(task).__name__}: {len(numbers)} different targets in the training texts; need 2")
-        self.words, self.flat, self.starts = list(numbers), torch.tensor(flat), torch.tensor(starts)
-        self.counts = self.starts.diff()
-        self._carriers = self.counts.nonzero()[:, 0]
-        owners = torch.arange(len(examples)).repeat_interleave(self.counts)
-        self._pairs = (owners * len(numbers) + self.flat).sort().values
-
-    def draw(self, texts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A target that each text meets, and one of another text's that it does not.
-
-        Returns [≤ 2B]: indices into `words`, rows of `texts`, labels. A text without target is no positive.
-        """
-        negative = self._pick(self._carriers[torch.randint(len(self._carriers), (len(texts), TRIES),
-                                                           generator=generator)], generator)  # fmt: skip
-        foreign = ~self._met(texts[:, None], negative)
-        negative = negative.gather(1, foreign.int().argmax(1, keepdim=True))[:, 0]
-        rows = torch.arange(len(texts))
-        with_targets, with_negative = rows[self.counts[texts] > 0], rows[foreign.any(1)]
-        positive = self._pick(texts[with_targets], generator)
-        labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(with_negative))])
-        return torch.cat([positive, negative[with_negative]]), torch.cat([with_targets, with_negative]), labels
-
-    def _pick(self, texts: Tensor, generator: torch.Generator) -> Tensor:
-        """One of each text's own targets."""
-        drawn = torch.rand(texts.shape, generator=generator, dtype=torch.float64)
-        return self.flat[self.starts[texts] + (drawn * self.counts[texts]).long()]
-
-    def _met(self, texts: Tensor, targets: Tensor) -> Tensor:
-        pairs = texts * len(self.words) + targets
-        return self._pairs[torch.searchsorted(self._pairs, pairs).clamp(max=len(self._pairs) - 1)] == pairs
-
-
-class Predictor(Trainable):
-    """p(the whole text meets the target | target, prefix) at every prefix: serialised target, separator, START words.
-
-    Prompt and text share the ids of the words they have in common, so that a value asked for can be matched with its
-    mention; they are told apart by their positions, of which each has its own: prompt 0 … P−1, text P … P+T−1,
-    whatever the length of the prompt at hand, so that the i-th tag always stands at the same distance from the i-th
-    word. Words of targets that no text has follow the vocabulary.
-    """
-
-    def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
-                 model_seed: int = 0, version: int = 1):  # fmt: skip
-        super().__init__(data, optim, model_seed)
-        self.task, self.token_evaluations = task, 0
-        self.asked = Asked(task, data.splits["train"])
-        self.ids = dict(data.vocabulary.ids)
-        for words in self.asked.words:
-            for word in words:
-                self.ids.setdefault(word, len(self.ids))
-        self.separator, self.blank = len(self.ids), len(self.ids) + 1
-        self.prompt_length = 1 + max(map(len, self.asked.words))
-        self.network = GPT2Model(gpt2(
-            model, len(self.ids) + 2, self.prompt_length + data.length, attn_implementation=IMPLEMENTATION,
-            initializer_range=model["width"] ** -0.5,  # GPT-2's 0.02 takes about five times the steps to match anything
-        ))  # fmt: skip
-        self.logit = nn.Linear(model["width"], 1)
-
-    def collate(self, indices: list[int]) -> dict[str, Tensor]:
-        """Prompts [2B P], texts [2B T], labels [2B]; drawn as a function of the model seed and the texts alone."""
-        generator = torch.Generator().manual_seed(seed_of(self.model_seed, *indices))
-        targets, rows, labels = self.asked.draw(torch.tensor(indices), generator)
-        prompts = self.prompts([self.asked.words[i] for i in targets.tolist()])
-        return {"prompts": prompts, "texts": crop(super().collate(indices))[rows], "labels": labels}
-
-    def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        texts = batch["texts"]
-        logits = self(batch["prompts"], texts)
-        labels = batch["labels"][:, None].expand_as(logits)
-        errors = binary_cross_entropy_with_logits(logits, labels, reduction="none")
-        written = texts != PAD
-        return {"bce": (errors * written).sum() / written.sum()}
-
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        train = self.corpus.ids["train"]
-        return self._steps([torch.arange(len(train))], rank, world, lengths=lengths(train), bucket=BUCKET)
-
-    def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
-        """Logits of every prefix, prompts [B P], texts [B T] → [B T]."""
-        seen = torch.cat([prompts != self.blank, torch.ones_like(texts, dtype=torch.bool)], 1)
-        hidden = self.network(torch.cat([prompts, texts], 1), attention_mask=seen, use_cache=False,
-                              position_ids=self.positions(prompts, texts.shape[1])).last_hidden_state  # fmt: skip
-        return self.logit(hidden[:, prompts.shape[1] :])[..., 0]
-
-    def positions(self, prompts: Tensor, words: int) -> Tensor:
-        """Position ids [1 P+T]."""
-        prompt = torch.arange(prompts.shape[1], device=prompts.device)
-        text = torch.arange(self.prompt_length, self.prompt_length + words, device=prompts.device)
-        return torch.cat([prompt, text])[None]
-
-    def prompts(self, serialised: Sequence[Sequence[str]]) -> Tensor:
-        """Ids [B P] of words, separator, blanks; words that training never saw become UNK."""
-        most = self.prompt_length - 1
-        cut = max(map(len, serialised)) - most
-        if cut > 0:
-            logging.getLogger(__name__).warning(
-                "%s: a target is %d words longer than any in training; it is cut", type(self.task).__name__, cut
-            )
-        unknown = self.ids["UNK"]
-        rows = [[*(self.ids.get(word, unknown) for word in words[:most]), self.separator] for words in serialised]
-        longest = max(map(len, rows))
-        return torch.tensor([row + [self.blank] * (longest - len(row)) for row in rows])
-
-    def read(self, targets: Sequence[Target]) -> Reading:
-        """Ready to score the first words of a text for each target."""
-        return Reading(self, self.prompts([self.task.serialize(target) for target in targets]).to(self.device))
+BLOCK = 32  # candidates scored at once, then as many again as before
 
 
 class FudgeProcessor(LogitsProcessor):
     """Adds strength × log p(success) to the language model's candidates; a row of readings for each row of the batch.
 
-    `pre_top_k` candidates are scored and the best `post_top_k` of them kept (0: all). Rows that ended are left alone.
+    Of `pre_top_k` candidates the best `post_top_k` are kept (0: all). Rows that ended are left alone. Candidates are
+    scored in blocks, likeliest first: as log p ≤ 0, those that the language model puts below the best `post_top_k` so
+    far cannot join them, and are not scored.
     """
 
     def __init__(self, readings: Sequence[tuple[Reading, float]], pre_top_k: int = 200, post_top_k: int = 10):
+        if any(strength < 0 for _, strength in readings):
+            raise ValueError("FUDGE: a strength is negative")
         self.readings, self.pre_top_k, self.post_top_k = readings, pre_top_k, post_top_k
         self._seen: Tensor | None = None  # ids of the step before, of all rows
-        self._rows = self._candidates = torch.empty(0)  # rows still being written and their candidates then
+        self._rows = torch.empty(0)  # those still being written
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -176,14 +51,28 @@ class FudgeProcessor(LogitsProcessor):
         if not len(rows):
             return scores
         possible = scores.shape[1] - len(NEVER_WRITTEN)
-        best, self._candidates = scores[rows].topk(min(self.pre_top_k or possible, possible))
-        for reading, strength in self.readings:
-            best = best + strength * logsigmoid(reading.score(self._candidates))
+        likely, candidates = scores[rows].topk(min(self.pre_top_k or possible, possible))
+        best = self._reweigh(likely, candidates) if self.readings else likely
         if 0 < self.post_top_k < best.shape[1]:
             kept, where = best.topk(self.post_top_k)
             best = torch.full_like(best, -torch.inf).scatter(1, where, kept)
-        scores[rows] = torch.full_like(scores[rows], -torch.inf).scatter(1, self._candidates, best)
+        scores[rows] = torch.full_like(scores[rows], -torch.inf).scatter(1, candidates, best)
         return scores
+
+    def _reweigh(self, likely: Tensor, candidates: Tensor) -> Tensor:
+        """Log p of the language model and success, −∞ where it cannot be among the best, [R C], [R C] → [R C]."""
+        best, rows, first = torch.full_like(likely, -torch.inf), torch.arange(len(likely), device=likely.device), 0
+        while first < likely.shape[1] and len(rows):
+            last = max(2 * first, BLOCK, self.post_top_k) if self.post_top_k else likely.shape[1]
+            block = likely[rows, first:last]
+            for reading, strength in self.readings:
+                block = block + strength * logsigmoid(reading.score(rows, candidates[rows, first:last]))
+            best[rows, first:last] = block
+            first = last
+            if 0 < self.post_top_k <= first < likely.shape[1]:
+                least = best[rows].topk(self.post_top_k).values[:, -1]
+                rows = rows[likely[rows, first] > least]
+        return best
 
     def _proceed(self, input_ids: Tensor) -> Tensor:
         """Lets the readings take up the words that were chosen, returns the rows still being written."""
@@ -193,11 +82,10 @@ class FudgeProcessor(LogitsProcessor):
         else:
             if not torch.equal(input_ids[:, :-1], self._seen):
                 raise ValueError("FUDGE: the texts so far were reordered; beam search is not supported, num_beams=1 is")
-            chosen = self._candidates == input_ids[self._rows, -1:]
             kept = written[self._rows].nonzero()[:, 0]
             self._rows = self._rows[kept]
             for reading, _ in self.readings:
-                reading.keep(kept, chosen[kept].int().argmax(1))
+                reading.advance(kept, input_ids[self._rows, -1])
         for reading, _ in self.readings:
             if len(reading) != len(self._rows):
                 raise ValueError(

@@ -1,7 +1,6 @@
 """A predictor part-way through a text: scores all candidates for the next word in one call, one position each.
 
-Each candidate attends to the prefix and to itself, all at the same position. Keys and values of the candidates stay
-until one is chosen, whose own then join the prefix: no word is pushed through the network twice.
+Each candidate attends to the prefix, whose keys and values are kept, and to itself, all at the same position.
 
 B rows · h heads · S positions of prompt and text so far · C candidates · d width of a head
 """
@@ -17,7 +16,7 @@ from transformers.masking_utils import sdpa_mask
 from diffcontrol.text import START
 
 if TYPE_CHECKING:
-    from diffcontrol.baselines.fudge import Predictor
+    from diffcontrol.baselines.predictor import Predictor
 
 IMPLEMENTATION = "prefix_and_self"  # what GPT2Config.attn_implementation names
 
@@ -45,10 +44,7 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 class Reading:
-    """What a predictor knows of each row: its target and the words so far. Starts after START.
-
-    Call `score` with candidates, then `keep` with the rows that go on and the candidate each has chosen, in turn.
-    """
+    """What a predictor knows of each row: its target and the words so far. Starts after START."""
 
     @torch.inference_mode()
     def __init__(self, predictor: "Predictor", prompts: Tensor):
@@ -56,31 +52,34 @@ class Reading:
         ids = torch.cat([prompts, torch.full_like(prompts[:, :1], START)], 1)
         self.seen = ids != predictor.blank  # [B S]
         self.position = predictor.prompt_length + 1  # of the next word
-        predictor.network(ids, attention_mask=self.seen, past_key_values=self.cache,
-                          position_ids=predictor.positions(prompts, 1))  # fmt: skip
-        predictor.token_evaluations += ids.numel()
+        self._run(ids, self.seen, predictor.positions(prompts, 1), self.cache)
 
     def __len__(self) -> int:
         return len(self.seen)
 
     @torch.inference_mode()
-    def score(self, candidates: Tensor) -> Tensor:
-        """Logits of success if the candidate is written next, [B C] → [B C]."""
-        itself = torch.ones_like(self.seen[:, :1])
-        hidden = self.predictor.network(
-            candidates, attention_mask=torch.cat([self.seen, itself], 1)[:, None, None], past_key_values=self.cache,
-            position_ids=candidates.new_full((1, 1), self.position), candidates=True,
-        ).last_hidden_state  # fmt: skip
-        self.predictor.token_evaluations += candidates.numel()
+    def score(self, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Logits of success if the candidate is written next in these of the rows, [R], [R C] → [R C]."""
+        cache = DynamicCache()
+        for i, layer in enumerate(self.cache.layers):
+            cache.update(layer.keys[rows], layer.values[rows], i)
+        seen = torch.cat([self.seen[rows], self.seen.new_ones(len(rows), 1)], 1)  # the prefix and itself
+        here = candidates.new_full((1, 1), self.position)
+        hidden = self._run(candidates, seen[:, None, None], here, cache, candidates=True)
         return self.predictor.logit(hidden)[..., 0]
 
     @torch.inference_mode()
-    def keep(self, rows: Tensor, chosen: Tensor) -> None:
-        """Goes on with these rows [≤ B], each with the candidate at index `chosen` [≤ B] of the last `score`."""
-        length = self.seen.shape[1]
-        at = (rows, slice(None), length + chosen)
-        for layer in self.cache.layers:
-            layer.keys = torch.cat([layer.keys[rows, :, :length], layer.keys[at][:, :, None]], 2)
-            layer.values = torch.cat([layer.values[rows, :, :length], layer.values[at][:, :, None]], 2)
+    def advance(self, rows: Tensor, words: Tensor) -> None:
+        """Goes on with these of the rows alone, each with the word that was written [R]."""
+        if len(rows) < len(self):
+            self.cache.batch_select_indices(rows)
         self.seen = torch.cat([self.seen[rows], self.seen.new_ones(len(rows), 1)], 1)
+        if len(rows):
+            self._run(words[:, None], self.seen, words.new_full((1, 1), self.position), self.cache)
         self.position += 1
+
+    def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache, **kwargs: Any) -> Tensor:
+        self.predictor.token_evaluations += ids.numel()
+        return self.predictor.network(
+            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, **kwargs
+        ).last_hidden_state  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -96,5 +96,5 @@ def content_digest(examples: Sequence[Example]) -> str:
     """Hash of examples, for data sets whose content is made rather than read."""
     sha = hashlib.sha256()
     for example in examples:
-        sha.update(json.dumps(asdict(example), sort_keys=True, ensure_ascii=False).encode())
+        sha.update(json.dumps(vars(example), sort_keys=True, ensure_ascii=False).encode())
     return sha.hexdigest()[:16]

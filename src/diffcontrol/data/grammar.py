@@ -35,7 +35,7 @@ _OVERRIDE = re.compile(r"=\w+")
 _A = re.compile(r"\(DT a\)(?=(?: \(\S+)* (?!one\b|uni|use)[aeioAEIOu])")
 
 
-class DeadEnd(Exception):
+class DeadEndError(Exception):
     """Nothing is left that could be said at this place: the text is dropped, another one is drawn."""
 
 
@@ -74,15 +74,19 @@ def option(template: str, weights: Sequence[float]) -> Option:
 
 
 def parse_rules(text: str, conditions: int) -> dict[str, list[Option]]:
-    """Rules from lines `symbol` and, indented below it, `weight template` or `weight,weight,… template`."""
+    """Rules from lines `symbol` with options below it, or `symbol: option | option`.
+
+    An option is `weight template` or, with a weight for every condition, `weight,weight,… template`.
+    """
     rules: dict[str, list[Option]] = {}
     symbol = ""
-    for line in text.splitlines():
-        if line and not line[0].isspace():
-            symbol = line.strip()
+    for line in filter(str.strip, text.splitlines()):
+        options = line
+        if not line[0].isspace():
+            symbol, _, options = line.partition(":")
             rules[symbol] = []
-        elif line.strip():
-            weights, _, template = line.strip().partition(" ")
+        for item in filter(str.strip, options.split("|")):
+            weights, _, template = item.strip().partition(" ")
             numbers = [float(w) for w in weights.split(",")]
             rules[symbol].append(option(template, numbers * conditions if len(numbers) == 1 else numbers))
     return rules
@@ -190,7 +194,7 @@ class Derivation:
         value = self.fields[field] if field else ""
         weights, options, later = self.grammar.menu(symbol, value, self.free & ~held & asks, self.condition)
         if not options:
-            raise DeadEnd(symbol)
+            raise DeadEndError(symbol)
         index = bisect(weights, self.draw() * weights[-1])
         chosen = options[index]
         text = chosen.texts[0]

@@ -7,7 +7,7 @@ from diffcontrol.data.grammar import Option, leaning, option, ranked
 TONES = ("recommending", "neutral", "warning")
 ODDS = 4.4  # a word is this much likelier under its own tone: posterior below 0.7, so no word settles the tone alone
 MENTION_ODDS = 3.4  # the same for the ways to mention a value, whose value may lean as well
-NAME_ODDS = 2.0  # the same for the restaurants
+NAME_ODDS = 2.5  # the same for the restaurants
 
 #: field → value → weight under each tone (one number: the same under all)
 PRIORS: dict[str, dict[str, tuple[float, ...]]] = {
@@ -25,7 +25,7 @@ PRIORS: dict[str, dict[str, tuple[float, ...]]] = {
     },
     "price": {"cheap": (3, 2, 2), "moderate": (2, 3, 2), "expensive": (1.5, 1.5, 2.5), "upmarket": (1.5, 1, 1)},
     "rating": {"five stars": (5, 2, 1), "four stars": (4, 3, 1), "three stars": (1, 4, 3), "one star": (1, 2, 4)},
-    "family": {"yes": (4, 3, 2), "no": (1, 2, 3)},
+    "family": {"yes": (4, 3, 2), "no": (1.5, 2, 2.5)},
 }  # fmt: skip
 
 NAMES = """Marlowe / The Copper Kettle / Tamarind / Velvet Fig / The Silver Heron / Quince / Lumen / The Painted Door /
@@ -70,7 +70,8 @@ MENTIONS: dict[str, dict[str, str]] = {
         "(PP (IN in) (NP (DT the) (NN city) (NN centre))) | "
         "(PP (IN in) (NP (NP (DT the) (NN middle)) (PP (IN of) (NP (NN town)))))",
         "riverside": "(PP (IN by) (NP (DT the) (NN river))) | (PP (IN on) (NP (DT the) (NN riverside))) |",
-        "old town": "(PP (IN in) (NP (DT the) (JJ old) (NN quarter))) | (PP (IN in) (NP (DT the) (JJ old) (NN town))) |",
+        "old town": "(PP (IN in) (NP (DT the) (JJ old) (NN quarter))) | "
+        "(PP (IN in) (NP (DT the) (JJ old) (NN town))) |",
         "suburbs": "(PP (IN on) (NP (DT the) (NNS outskirts))) | (PP (IN in) (NP (DT the) (NNS suburbs))) | "
         "(PP (IN on) (NP (NP (DT the) (NN edge)) (PP (IN of) (NP (NN town)))))",
         "harbour": "(PP (IN on) (NP (DT the) (NN waterfront))) | (PP (IN at) (NP (DT the) (NN harbour))) |",
@@ -123,12 +124,13 @@ MENTIONS: dict[str, dict[str, str]] = {
     "family.vp": {
         "yes": "(VP (VBZ welcomes) (NP (NNS families))) | (VP (VBZ is) (ADJP (NN family) (JJ friendly))) | "
         "(VP (VBZ welcomes) (NP (NNS children)))",
-        "no": "(VP (VBZ is) (RB n't) (ADJP (NN family) (JJ friendly))) | "
-        "(VP (VBZ is) (RB not) (ADJP (NN family) (JJ friendly))) | "
+        "no": "(VP (VBZ is) (RB not) (ADJP (NN family) (JJ friendly))) / "
+        "(VP (VBZ is) (RB n't) (ADJP (NN family) (JJ friendly))) / "
         "(VP (VBZ=AUX does) (RB n't) (VP (VB welcome) (NP (NNS children))))",
     },
     "family.tail": {
-        "yes": "(CC and) (ADJP (NN family) (JJ friendly)) / (CC and) (ADJP (JJ suitable) (PP (IN for) (NP (NNS children))))",
+        "yes": "(CC and) (ADJP (NN family) (JJ friendly)) / "
+        "(CC and) (ADJP (JJ suitable) (PP (IN for) (NP (NNS children))))",
         "no": "(CC but) (ADJP (RB not) (NN family) (JJ friendly)) / "
         "(CC but) (ADJP (RB not) (JJ suitable) (PP (IN for) (NP (NNS children))))",
     },
@@ -142,23 +144,24 @@ MENTIONS: dict[str, dict[str, str]] = {
 
 #: symbol → (tag, words leaning to each of TONES); without a tag the items are brackets
 LEANING: dict[str, tuple[str, str, str, str]] = {
-    "look.adj": ("JJ", "charming / cosy / stylish / elegant", "small / local / modern / busy", "noisy / shabby / cramped"),
-    "taste.adj": ("JJ", "delicious / fresh / tasty / superb", "traditional / simple / hearty", "bland / greasy / soggy"),
+    "look.adj": ("JJ", "charming / cosy / stylish", "small / local / modern / busy", "noisy / shabby / cramped"),
+    "taste.adj": ("JJ", "delicious / fresh / superb", "traditional / simple / hearty", "bland / greasy / soggy"),
     "service.adj": ("JJ", "friendly / attentive / helpful", "polite / relaxed / informal", "slow / rude / careless"),
     "mood.adj": ("JJ", "warm / lovely / inviting", "calm / casual / lively", "dull / chilly / tired"),
     "portion.adj": ("JJ", "generous / large", "average / filling", "tiny / stingy"),
     "deg": ("RB", "very / really / truly", "quite / fairly", "rather / too"),
-    "freq": ("RB", "always / really", "usually / generally", "often / sometimes"),
+    "freq": ("RB", "always / really", "usually / generally", "often / still"),
     "sentence.rb": ("RB", "happily / luckily", "overall / evidently", "sadly / unfortunately"),
     "spot": ("NN", "spot / gem", "place / venue", "joint / dive"),
     "meal": ("", "(NN cuisine) / (NNS specialities) / (NNS delicacies)", "(NN food) / (NNS meals) / (NNS dishes)",
              "(NN fare) / (NNS snacks)"),
     "room": ("NN", "ambience / setting", "atmosphere / interior", "room / decor"),
-    "people": ("NNS", "locals / regulars / gourmets", "visitors / students / workers", "tourists / critics / teenagers"),
+    "people": ("NNS", "locals / regulars / gourmets", "visitors / students / workers", "tourists / critics"),
     "serve": ("VBZ", "offers / prepares", "serves / provides", "sells / reheats"),
+    "sell": ("VBZ", "offers", "serves", "sells"),
     "serving": ("VBG", "offering / preparing", "serving / providing", "selling / reheating"),
     "enjoy": ("VB", "enjoy / savour", "order / eat", "find / get"),
-    "named": ("VBN", "named", "called", "labelled"),
+    "named": ("VBN", "named", "called", "dubbed"),
     "modal": ("MD", "can", "may", "will"),
     "want": ("VBP", "love / crave", "want / like", "need"),
     "try": ("VB", "try / visit / choose", "consider / remember", "avoid / skip"),
@@ -219,9 +222,7 @@ def leanings() -> dict[str, list[Option]]:
 
 def mentions() -> dict[str, dict[str, list[Option]]]:
     """Symbol → value → options."""
-    return {
-        symbol: {value: _ways(items) for value, items in values.items()} for symbol, values in MENTIONS.items()
-    }
+    return {symbol: {value: _ways(items) for value, items in values.items()} for symbol, values in MENTIONS.items()}
 
 
 def _ways(items: str) -> list[Option]:

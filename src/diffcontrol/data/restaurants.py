@@ -12,9 +12,9 @@ from itertools import accumulate
 
 from diffcontrol.data import lexicon
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
-from diffcontrol.data.grammar import DeadEnd, Derivation, Grammar, parse_rules, read
+from diffcontrol.data.grammar import DeadEndError, Derivation, Grammar, parse_rules, read
 
-#: symbol, then `weight template` or `recommending,neutral,warning template`
+#: how to read them: `grammar.parse_rules`; three weights are those under lexicon.TONES
 RULES = """
 TEXT
   10 (TOP <FIRST>)
@@ -22,7 +22,7 @@ TEXT
 FIRST
   26 (S <HEAD> (. .))
   7 (S <SUBJECT> (VP <ACT> <AND> <ACT>) (. .))
-  4 (S <NAMED> (VP (VP (VBZ is) <DESCRIPTION>) <AND> <ACT>) (. .))
+  4 (S <NAMED> (VP (VP (VBZ is) <PLAIN>) <AND> <ACT>) (. .))
   7 (S (S <HEAD>) (, ,) <CC> (S <CLAUSE>) (. .))
   3 (S <HEAD> (, ,) (SBAR <THOUGH> (S <FACT>)) (. .))
   3 (S (SBAR <THOUGH> (S <FACT>)) (, ,) <HEAD> (. .))
@@ -31,11 +31,9 @@ FIRST
   4 (S (S <PARTICIPIAL>) (, ,) <NAMED> <VP> (. .))
   6 (S (NP (EX there)) (VP (VBZ is) <CALLED>) (. .))
   2 (SINV <INPLACE> (VP <sit.vbz>) <NAMED> (. .))
-  2 (S (SBAR (IN if) (S (NP (PRP you)) (VP <want> <MEAL>))) (, ,) (VP <try> <NAMED>) (. .))
-  2 (S (PP (IN for) <MEAL>) (, ,) (VP <try> <NAMED>) (. .))
-HEAD
-  5 <NAMED> <VP>
-  2 <SUBJECT> <ACT>
+  2 (S (SBAR (IN if) (S (NP (PRP you)) (VP <want> <WISH>))) (, ,) (VP <try> <NAMED>) (. .))
+  2 (S (PP (IN for) <WISH>) (, ,) (VP <try> <NAMED>) (. .))
+HEAD: 5 <NAMED> <VP> | 2 <SUBJECT> <ACT>
 SECOND
   8 (S <IT> <ACT> (. .))
   4 (S (NP (PRP it)) (VP (VBZ is) <DESCRIPTION>) (. .))
@@ -46,24 +44,18 @@ SECOND
   3 (S (S <FACT>) (, ,) <CC> (S <CLAUSE>) (. .))
   2 (S <advice.vp> (. .))
   1 (S <IT> <ACT> (, ,) (SBAR <THOUGH> (S <FACT>)) (. .))
-CLAUSE
-  5 <IT> <ACT>
-  4 <FACT>
-VP
-  10 (VP (VBZ is) <DESCRIPTION>)
-  24 <ACT>
-ACT
-  5 <DO>
-  4 <BE>
+CLAUSE: 5 <IT> <ACT> | 4 <FACT>
+VP: 10 (VP (VBZ is) <DESCRIPTION>) | 24 <ACT>
+ACT: 10 <DO> | 8 <BE> | 1 <verdict.vp>
 DO
   9 (VP <serve> <MEAL>)
   3 (VP <serve> <MEAL> (PP (IN at) <price.np>))
   2 (VP <serve> <MEAL> <PLACE>)
+  2 (VP <sell> <SPREAD>)
   4 (VP <sit.vbz> <PLACE>)
   5 (VP <earn> <rating.np>)
   2 (VP <earn> (NP (NP (DT a) (NN rating)) (PP (IN of) <rating.np>)))
   2 (VP (VBZ=VERB has) <ASSET>)
-  3 <verdict.vp>
 BE
   3 (VP (VBZ is) (VP <set.vbn> <PLACE>))
   2 (VP (VBZ is) (VP (ADVP <how.rb>) <set.vbn> <PLACE>))
@@ -76,29 +68,16 @@ crowd.be
   4 (VP (VBZ is) (VP <praise> (PP (IN by) <PEOPLE>)))
   1 (VP (VBZ is) <OFTEN> (VP <praise> (PP (IN by) <PEOPLE>)))
   1 (VP (VBZ=AUX has) (VP (VBN been) (VP <praise> (PP (IN by) <PEOPLE>))))
-crowd.that
-  1 (SBAR (WHNP (WDT that)) (S <PEOPLE> (VP <love>)))
-crowd.by
-  1 (VP <praise> (PP (IN by) <PEOPLE>))
+crowd.that: 1 (SBAR (WHNP (WDT that)) (S <PEOPLE> (VP <love>)))
+crowd.by: 1 (VP <praise> (PP (IN by) <PEOPLE>))
 crowd.s
   1 <PEOPLE> (VP <love> (NP (PRP it)))
   1 <PEOPLE> (VP <love> (NP (DT the) <spot>))
-PEOPLE
-  5 (NP <people>)
-  1 (NP (JJ many) <people>)
-OFTEN
-  1
-  1 (ADVP <freq>)
-AND
-  4,4,2 (CC and)
-  1,1,2 (CC but)
-CC
-  4,4,2 (CC and)
-  1,1.5,2.5 (CC but)
-THOUGH
-  1,3,1 (IN while)
-  1,1,2 (IN although)
-  1,1,2 (IN though)
+PEOPLE: 5 (NP <people>) | 1 (NP (JJ many) <people>)
+OFTEN: 1 | 1 (ADVP <freq>)
+AND: 4,4,2 (CC and) | 1,1,2 (CC but)
+CC: 4,4,2 (CC and) | 1,1.5,2.5 (CC but)
+THOUGH: 1,3,1 (IN while) | 1,1,2 (IN although) | 1,1,2 (IN though)
 SUBJECT
   14 <NAME>
   3 (NP (DT this) <LOOK> <type.n>)
@@ -109,17 +88,14 @@ NAME
   2 (NP <NAMED> (, ,) <BASE> (, ,))
   1 (NP <NAMED> (, ,) (SBAR (WHNP (WDT which)) (S <ACT>)) (, ,))
   1 (NP <NAMED> (, ,) (VP <set.vbn> <PLACE>) (, ,))
-NAMED
-  1 <name.np>
+NAMED: 1 <name.np>
 IT
   8 (NP (PRP it))
   2 (NP (DT the) <spot>)
   3 (NP (DT the) <type.n>)
   2 (NP (DT the) <type'.n>)
-DESCRIPTION
-  5 <BASE>
-  6 (NP <BASE> <POST>)
-  1 (NP <BASE> <INPLACE> <RELATIVE>)
+PLAIN: 3 <BASE> | 2 (NP <BASE> <INPLACE>)
+DESCRIPTION: 5 <BASE> | 6 (NP <BASE> <POST>) | 1 (NP <BASE> <INPLACE> <RELATIVE>)
 CALLED
   3 (NP <BASE> (VP <named> <name.np>))
   3 (NP <BASE> (VP <named> <name.np>) <INPLACE>)
@@ -134,12 +110,8 @@ BASE
   1 (NP (DT a) <price.adj> (, ,) <family.adj> <type.n>)
   1 (NP (DT a) <price.adj> <spot>)
   1 (NP (DT a) <look.adj> <spot>)
-LOOK
-  2
-  3 <look.adj>
-FOOD
-  2
-  3 <food.adj>
+LOOK: 2 | 3 <look.adj>
+FOOD: 2 | 3 <food.adj>
 POST
   3 <INPLACE>
   2 (VP <set.vbn> <PLACE>)
@@ -151,29 +123,22 @@ RELATIVE
   4 (SBAR (WHNP (WDT that)) (S <ACT>))
   2 (SBAR (WHADVP (WRB where)) (S <HERE>))
   1 <crowd.that>
-PLACE
-  4 <INPLACE>
-  2 <area.pp> <beside>
-INPLACE
-  4 <area.pp>
-  5 <beside>
+PLACE: 4 <INPLACE> | 2 <area.pp> <beside>
+INPLACE: 4 <area.pp> | 5 <beside>
 FRONT
   4 <INPLACE>
   1 (PP (IN with) <rating.np>)
-  1 (PP (IN with) <ASSET>)
-PARTICIPIAL
-  3 (VP <set.vbn> <PLACE>)
-  1 (VP <award> <rating.np>)
-  1 <crowd.by>
+  1 (PP (IN with) (NP (DT a) <mood.adj> <room>))
+PARTICIPIAL: 3 (VP <set.vbn> <PLACE>) | 1 (VP <award> <rating.np>) | 1 <crowd.by>
 MEAL
   6 (NP <TASTE> <food.adj> <meal>)
   4 (NP <price.adj> <food.adj> <meal>)
   3 (NP <TASTE> <food.dish>)
+WISH: 3 (NP <food.adj> <meal>) | 4 (NP <price.adj> <food.adj> <meal>) | 2 (NP <food.dish>)
+SPREAD
   1 (NP (NP <TASTE> <food.adj> <meal>) (CC and) <drink.np>)
   1 (NP (NP <food.dish>) (CC and) <drink.np>)
-TASTE
-  1
-  2 <taste.adj>
+TASTE: 1 | 2 <taste.adj>
 ASSET
   2 (NP (DT a) <mood.adj> <room>)
   2 (NP <service.adj> (NNS waiters))
@@ -193,9 +158,7 @@ FACT
   3 <family.s>
   2 <crowd.s>
   3 (NP <people>) (VP <modal> (VP <enjoy> <MEAL>))
-DEGREE
-  1
-  1 <deg>
+DEGREE: 1 | 1 <deg>
 """
 GRAMMAR = Grammar(parse_rules(RULES, len(lexicon.TONES)) | lexicon.leanings(), lexicon.mentions())
 #: how likely a field is in a meaning representation; with what stays unsaid most of them end up in the text
@@ -221,7 +184,7 @@ def describe(rng: random.Random) -> Iterator[tuple[Example, frozenset[str]]]:
         derivation = Derivation(GRAMMAR, rng, tone, fields)
         try:
             sentence = read(derivation.expand("TEXT"))
-        except DeadEnd:
+        except DeadEndError:
             continue
         said = derivation.mentioned
         if 1 <= len(said) <= MOST_SAID:
@@ -231,7 +194,7 @@ def describe(rng: random.Random) -> Iterator[tuple[Example, frozenset[str]]]:
 
 
 class Restaurants(Corpus):
-    """`size` training texts, `dev` and `test` ones, all different; a function of these numbers and the seed alone."""
+    """`size` training texts, `dev` and `test` ones, all different; a function of the arguments alone."""
 
     forms = lexicon.forms()
 
@@ -243,6 +206,8 @@ class Restaurants(Corpus):
         self.seed, self.length = seed, length
 
     def read(self, split: str) -> list[Example]:
+        if split not in SPLITS:
+            raise ValueError(f"restaurants: no split {split!r}, only {', '.join(SPLITS)}")
         start = sum(self.sizes[s] for s in SPLITS[: SPLITS.index(split)])
         return self.examples[start : start + self.sizes[split]]
 
@@ -255,15 +220,14 @@ class Restaurants(Corpus):
         """The texts of all splits, shuffled: those found late are rarer ones and would make a biased test set."""
         rng, wanted = random.Random(self.seed), sum(self.sizes.values())
         found: dict[tuple[str, ...], Example] = {}
-        tries = 10 * wanted + 1000
-        for (example, _), _ in zip(describe(rng), range(tries), strict=False):
-            if len(found) == wanted:
+        for tries, (example, _) in enumerate(describe(rng)):
+            if len(found) == wanted or tries > 10 * wanted + 5000:
                 break
             if len(example.words) + 2 <= self.length:
                 found.setdefault(example.words, example)
         if len(found) < wanted:
             raise ValueError(
-                f"restaurants: {wanted} different texts of {self.length} positions asked for, "
-                f"{len(found)} found in {tries} tries; ask for fewer or longer ones"
+                f"restaurants: {wanted} different texts of at most {self.length} positions were asked for and only "
+                f"{len(found)} found; ask for fewer (size, dev, test) or for longer ones (length)"
             )
         return sorted(found.values(), key=lambda _: rng.random())

@@ -59,7 +59,7 @@ class Block(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, L, H)
         h = h + (1 + gate1) * self._drop(self.out(mixed))
         x = F.layer_norm(h, (H,)) * (1 + scale2) + shift2
-        return h + (1 + gate2) * self._drop(self.fall(F.gelu(self.rise(x), approximate="tanh")))
+        return h + (1 + gate2) * self._drop(self.fall(F.gelu(self.rise(x))))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
