@@ -56,7 +56,7 @@ class SemanticContent(ControlTask):
         """Values of the field that the text mentions."""
         text, found = f" {' '.join(words).lower()} ", set()
         for form, value in self._forms[field]:
-            if form in text:
+            while form in text:  # again and again, as neighbours share the space between them
                 found.add(value)
                 text = text.replace(form, "  ")  # a shorter form within this one no longer counts
         return found
@@ -75,7 +75,7 @@ class SemanticContent(ControlTask):
         """[field, value], or the released form [field words…, ":", value words…], or the text "field: value"."""
         if isinstance(target, str):
             target = target.replace(":", " : ").split()
-        parts = [str(part) for part in target]
+        parts = [str(part) for part in target] if isinstance(target, list | tuple) else []
         if ":" in parts:
             cut = parts.index(":")
             parts = [" ".join(parts[:cut]), " ".join(parts[cut + 1 :])]

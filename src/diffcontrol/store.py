@@ -148,7 +148,11 @@ class Store:
                 return final
             (draft / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
             self._run(module, draft, address)
-            save_file(_own(module, recipe), draft / "weights.safetensors")
+            own = _own(module, recipe)
+            if not all(weight.isfinite().all() for weight in own.values()):
+                steps, lr = module.options.steps, module.options.lr
+                raise FloatingPointError(f"{address}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
+            save_file(own, draft / "weights.safetensors")
             seconds = float((draft / "seconds").read_text())
             (draft / "provenance.json").write_text(json.dumps(self._provenance(recipe, seconds), indent=1))
             (draft / "seconds").unlink()
@@ -165,11 +169,15 @@ class Store:
             options["precision"] = "bf16-mixed" if hardware_has_bf16() else "32-true"
         own = module.options
         logger = self.logger(address) if self.logger else None
+        mean = averaging(own.ema) if own.ema else None
         trainer = instantiate(
             {"_target_": "pytorch_lightning.Trainer", **options},
             max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
             logger=logger or False,
-            callbacks=[_Saves(draft), _Bar(address), *([averaging(own.ema)] if own.ema else [])],
+            callbacks=[
+                _Saves(draft), *([_Bar(address)] if options.get("enable_progress_bar", True) else []),
+                *([mean] if mean else []),
+            ],
             enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
         )  # fmt: skip
         checkpoint = draft / "last.ckpt"
@@ -177,11 +185,15 @@ class Store:
         if resumed:
             log.info("%s: resuming from its checkpoint", address)
         module.train()
+        for parent in (child for child in module.children() if isinstance(child, Trainable)):
+            parent.eval()  # no dropout in what is read
         trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
         if logger:
             close(logger)
         if trainer.interrupted or trainer.global_step < own.steps:
             raise KeyboardInterrupt(f"{address}: stopped at step {trainer.global_step} of {own.steps}")
+        if mean:  # Lightning leaves this out where the checkpoint was of the last step
+            mean.on_train_end(trainer, module)
 
     def _provenance(self, recipe: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         packages = ("torch", "pytorch-lightning", "hydra-core", "safetensors")

@@ -31,7 +31,7 @@ class Vocabulary:
 
     def encode(self, text: Sequence[str], length: int) -> Tensor:
         """Ids [length] of START text END PAD…; unknown words become UNK, a longer text is cut (and loses END)."""
-        ids = [START, *(self.ids.get(word, UNK) for word in text), END]
+        ids = [START, *(UNK if word in SPECIALS else self.ids.get(word, UNK) for word in text), END]
         return torch.tensor((ids + [PAD] * length)[:length])
 
     def decode(self, ids: Iterable[int]) -> list[str]:

@@ -1,6 +1,6 @@
 """What all trained models share: batches and noise that are functions of (model seed, step), optimiser, averaging."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,25 +60,23 @@ class Steps(Sampler[list[int]]):
 
     Step s draws from `pools[s % len(pools)]` without replacement until the pool is used up. `bucket` > 1 sorts that
     many batches' texts by `lengths` before cutting them, so that a batch holds texts of like length.
-    An epoch of Lightning's is `per_epoch` steps, the distance between two checkpoints.
+    An epoch of Lightning's is `per_epoch` steps, the distance between two checkpoints. It begins after the steps
+    `taken` so far; Lightning's count of epochs is not looked at, in a resumed run it counts one too many.
     """
+
+    taken: Callable[[], int] = staticmethod(lambda: 0)
 
     def __init__(self, pools: Sequence[Tensor], batch_size: int, seed: int, steps: int, per_epoch: int,
                  lengths: Tensor | None = None, bucket: int = 1, rank: int = 0, world: int = 1):  # fmt: skip
         self.pools, self.batch_size, self.seed, self.lengths, self.bucket = pools, batch_size, seed, lengths, bucket
-        self.steps, self.per_epoch, self.epoch, self.rank, self.world = steps, per_epoch, 0, rank, world
+        self.steps, self.per_epoch, self.rank, self.world = steps, per_epoch, rank, world
         self._kept, self._kept_for = torch.empty(0), (-1, -1)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before every epoch, also when a killed run resumes."""
-        self.epoch = epoch
-
     def __len__(self) -> int:
-        return max(0, min(self.per_epoch, self.steps - self.epoch * self.per_epoch))
+        return max(0, min(self.per_epoch, self.steps - self.taken()))
 
     def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * self.per_epoch
-        for step in range(first, first + len(self)):
+        for step in range(first := self.taken(), first + len(self)):
             yield self.indices(step)[self.rank :: self.world]
 
     def indices(self, step: int) -> list[int]:

@@ -76,6 +76,7 @@ class Corpus(pl.LightningDataModule):
         assert self.trainer is not None
         module = self.trainer.lightning_module
         steps = module.steps(self.trainer.global_rank, self.trainer.world_size)
+        steps.taken = lambda: module.global_step
         return DataLoader(_Reading(module), sampler=steps, batch_size=None)
 
     def __deepcopy__(self, memo: dict) -> "Corpus":

@@ -71,8 +71,10 @@ class Transformer(nn.Module):
     def __init__(self, inputs: int, width: int, depth: int, heads: int, positions: int, dropout: float = 0.0):
         super().__init__()
         time_width = max(64, width // 4)
-        self.enter = nn.Linear(inputs, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(positions, width))
+        # A window of neighbours, and positions as large as words: without either, a short training finds hardly any
+        # context beyond a word's place (docs/log.md).
+        self.enter = nn.Conv1d(inputs, width, kernel_size=5, padding=2)
+        self.positions = nn.Parameter(0.5 * torch.randn(positions, width))
         self.time = nn.Sequential(nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU())
         self.blocks = nn.ModuleList(Block(width, heads, time_width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -85,7 +87,7 @@ class Transformer(nn.Module):
         frequencies = torch.exp(-math.log(1000) * torch.arange(32, device=t.device) / 32) * 1000
         angles = t[:, None] * frequencies
         time = self.time(torch.cat([angles.sin(), angles.cos()], -1))
-        h = self.enter(x) + self.positions[: x.shape[1]]
+        h = self.enter(x.transpose(1, 2)).transpose(1, 2) + self.positions[: x.shape[1]]
         for block in self.blocks:
             h = block(h, time)
         return self.norm(h)

@@ -58,7 +58,7 @@ class CrossEntropy(Objective):
         logits, table = lm.output(hidden).float(), lm.table()
         if self.likelihood:
             alpha_bar = lm.schedule.alpha_bar(t)[:, None, None]
-            logits = logits + (alpha_bar.sqrt() / (1 - alpha_bar) * x_t) @ table.T
+            logits = logits + (alpha_bar.sqrt() / (1 - alpha_bar).clamp(min=1e-4) * x_t) @ table.T  # ᾱ(0) is 1
         return Prediction(logits.softmax(-1) @ table, logits, hidden)
 
     def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:

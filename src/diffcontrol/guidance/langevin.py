@@ -44,7 +44,7 @@ class Langevin(Guidance):
     def step(self, sampler: Sampler, denoiser: Denoiser, control: Control, x_t: Tensor, t: Tensor, s: Tensor,
              previous: Prediction | None, generator: torch.Generator) -> tuple[Tensor, Prediction]:  # fmt: skip
         part = (float(s[0]) - denoiser.low) / (1 - denoiser.low)
-        if not self.stop <= part <= self.start:
+        if not self.stop - 1e-6 <= part <= self.start + 1e-6:  # times are rounded to 32 bits
             return self.unguided.step(sampler, denoiser, control, x_t, t, s, previous, generator)
         with torch.no_grad():
             prediction = denoiser(x_t, t, previous)

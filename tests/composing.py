@@ -1,0 +1,33 @@
+"""Configurations as `experiment.run` sees them, for tests."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+import run  # noqa: F401  its resolver is part of the configuration
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def raw(*overrides: str) -> Any:
+    """The composed config with Hydra's own part, interpolations unresolved."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*overrides, "hydra.runtime.output_dir=/nowhere"], return_hydra_config=True)
+
+
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """What `experiment.run` resolves it to: plain containers."""
+    cfg = raw(*overrides)
+    HydraConfig.instance().set_config(cfg)  # loggers lie in its output_dir
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra")
+    return OmegaConf.to_container(cfg, resolve=True)

@@ -1,0 +1,93 @@
+"""What every task of conf/task must keep, on the embedded data."""
+
+import json
+
+import pytest
+import torch
+
+from diffcontrol.store import Store
+from diffcontrol.task import ControlTask
+from tests.composing import composed, options
+
+SMALL = ["data.size=300", "data.dev=20", "data.test=60"]
+
+
+@pytest.fixture(scope="module", params=options("task"))
+def task(request, tmp_path_factory) -> ControlTask:
+    store = Store(tmp_path_factory.mktemp("store"), trainer={"accelerator": "cpu", "enable_progress_bar": False})
+    return store.build(composed(f"task={request.param}", *SMALL)["task"][request.param])
+
+
+@pytest.fixture(scope="module")
+def found(task):
+    """Test sentences with their annotation and what of it may be asked for."""
+    annotated = [(example, task.annotate(example)) for example in task.corpus.splits["test"]]
+    return [(example, annotation, task.targets(annotation)) for example, annotation in annotated]
+
+
+def test_what_annotate_finds_success_accepts(task, found):
+    pairs = [(example.words, target) for example, _, targets in found for target in targets]
+    assert len(pairs) >= 30
+    scores = task.success([words for words, _ in pairs], [target for _, target in pairs])
+    assert {"strict", "released"} <= set(scores)
+    missed = [pair for pair, score in zip(pairs, scores["strict"], strict=True) if score != 1]
+    assert missed == []
+    assert all(0 <= score <= 1 for values in scores.values() for score in values)
+    assert all(len(values) == len(pairs) for values in scores.values())
+
+
+def test_a_text_of_nothing_obeys_nothing(task, found):
+    targets = [targets[0] for _, _, targets in found if targets]
+    scores = task.success([[]] * len(targets), targets)
+    assert max(scores["strict"]) < 1
+
+
+def test_targets_can_be_written_to_a_file_and_parsed(task, found):
+    for _, _, targets in found:
+        for target in targets:
+            assert task.parse(json.loads(json.dumps(target))) == json.loads(json.dumps(target))
+
+
+def test_prompts_are_words_and_tell_targets_apart(task, found):
+    prompts = {}
+    for _, _, targets in found:
+        for target in targets:
+            words = task.serialize(target)
+            assert words and all(isinstance(word, str) and word and " " not in word for word in words)
+            prompts.setdefault(tuple(words), json.dumps(target))
+            assert prompts[tuple(words)] == json.dumps(target)
+
+
+@pytest.mark.parametrize("nonsense", ["", "no such thing", 3.5, None, [], {}, ["nosuch", "thing"]])
+def test_nonsense_is_no_target(task, nonsense):
+    with pytest.raises(ValueError, match=r"\w+ \w+"):
+        task.parse(nonsense)
+
+
+def test_the_head_scores_a_target_a_row(task, found):
+    rows = [(example, annotation, targets[0]) for example, annotation, targets in found if targets][:4]
+    torch.manual_seed(0)
+    head, hidden = task.head(12), torch.randn(4, task.corpus.length, 12, requires_grad=True)
+    targets = [target for *_, target in rows]
+    log_prob = head.log_prob(hidden, targets)
+    assert log_prob.shape == (4,) and (log_prob <= 0).all() and log_prob.isfinite().all()
+    one_by_one = [head.log_prob(hidden[i : i + 1], targets[i : i + 1])[0] for i in range(4)]
+    torch.testing.assert_close(log_prob, torch.stack(one_by_one), atol=1e-4, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(log_prob.sum(), hidden)
+    assert (gradient.abs().sum((1, 2)) > 0).all()
+    loss = head.loss(hidden, [annotation for _, annotation, _ in rows])
+    assert loss.shape == () and loss.isfinite()
+
+
+def test_training_the_head_raises_the_probability_of_what_is_there(task, found):
+    rows = [(annotation, targets[0]) for _, annotation, targets in found if targets][:4]
+    torch.manual_seed(0)
+    head, hidden = task.head(12), torch.randn(4, task.corpus.length, 12)
+    annotations, targets = [a for a, _ in rows], [t for _, t in rows]
+    before = head.log_prob(hidden, targets)
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        head.loss(hidden, annotations).backward()
+        optimiser.step()
+    assert (head.log_prob(hidden, targets) > before).all()

@@ -1,0 +1,206 @@
+"""Contracts of conf/, by discovery: an option or experiment added there is tested without a line here."""
+
+import inspect
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import yaml
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from diffcontrol.store import Store, is_recipe
+from tests.composing import CONF, composed, options, raw
+
+SMALL = ("data.size=60", "data.dev=5", "data.test=5")
+GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir() and any(path.glob("*.yaml")))
+TASKS, METHODS = options("task"), options("method")
+
+
+def chosen() -> dict[str, str]:
+    return raw().hydra.runtime.choices
+
+
+def override(group: str, option: str) -> str:
+    """Chooses the option; where the default config has no such group (a task's parts), it is added."""
+    return f"{group}={option}" if group in chosen() else f"+{group}@extra={option}"
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict]]:
+    """Everything that describes an object."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from nodes(value, f"{path}.{key}")
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from nodes(value, f"{path}.{i}")
+
+
+def check(cfg: dict[str, Any]) -> None:
+    """Every `_target_` imports and takes the arguments that it is given."""
+    found = list(nodes(cfg))
+    assert found
+    for path, node in found:
+        made = get_object(node["_target_"])
+        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        signature = inspect.signature(made)
+        bind = signature.bind_partial if node.get("_partial_") else signature.bind
+        try:
+            bind(**arguments)
+        except TypeError as error:
+            pytest.fail(f"{path.lstrip('.')}: {node['_target_']}: {error}")
+
+
+CHOICES = [(group, option) for group in GROUPS for option in options(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES, ids=["=".join(choice) for choice in CHOICES])
+def test_every_option_composes_and_its_arguments_bind(group, option):
+    check(composed(override(group, option)))
+
+
+def test_the_trainer_takes_what_it_is_given():
+    for option in options("trainer"):
+        given = set(composed(f"trainer={option}")["trainer"]) - {"compile"}  # understood by the store
+        assert given <= set(inspect.signature(pl.Trainer).parameters)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_task_composes_with_every_method(task, method):
+    cfg = composed(f"task={task}", f"method={method}")
+    assert set(cfg["task"]) == {task}
+    assert len(cfg["method"]) >= 2 and "unguided" in cfg["method"]
+    check(cfg)
+
+
+@pytest.mark.parametrize("pair", itertools.combinations(TASKS, 2), ids="+".join)
+def test_every_two_tasks_compose(pair):
+    cfg = composed(f"task=[{','.join(pair)}]", f"method=[{','.join(METHODS)}]")
+    assert set(cfg["task"]) == set(pair)
+    check(cfg)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_what_each_method_uses_of_it(task):
+    """A strength for each method that has strengths, and the task's own models."""
+    cfg = composed(f"task={task}", f"method=[{','.join(METHODS)}]")
+    unresolved = OmegaConf.to_container(raw(f"task={task}", f"method=[{','.join(METHODS)}]"))["method"]
+    for name, node in cfg["method"].items():
+        for key, value in node.items():
+            by_task = isinstance(unresolved[name].get(key), str) and isinstance(value, dict) and not is_recipe(value)
+            if key == "strength" and by_task:
+                assert isinstance(value.get(task), int | float), f"strength of {name} for {task}"
+            elif by_task and value and all(map(is_recipe, value.values())):
+                assert set(value) == {task}, f"{name}.{key}"
+                assert value[task]["task"] == cfg["task"][task]
+
+
+def test_all_methods_are_rows_of_one_run_in_the_order_asked_for():
+    names = list(composed(f"method=[{','.join(reversed(METHODS))}]")["method"])
+    assert names == ["unguided", *reversed(METHODS)]
+
+
+@pytest.mark.parametrize("experiment", options("experiment"))
+def test_every_experiment_composes_with_every_task(experiment):
+    for task in TASKS:
+        check(composed(f"experiment={experiment}", f"task={task}"))
+
+
+@pytest.mark.parametrize("group", sorted(set(GROUPS) & set(chosen())))
+def test_a_mistyped_option_lists_the_options(group):
+    with pytest.raises(MissingConfigException) as error:
+        raw(f"{group}=nosuch")
+    assert "nosuch" in str(error.value)
+    assert all(re.search(rf"\b{option}\b", str(error.value)) for option in options(group))
+
+
+@pytest.mark.parametrize("group", ["task", "method"])
+def test_a_mistyped_option_in_a_list_is_named(group):
+    with pytest.raises(MissingConfigException, match=f"{group}/nosuch"):
+        raw(f"{group}=[{options(group)[0]},nosuch]")
+
+
+def test_what_a_method_does_not_have_cannot_be_set():
+    with pytest.raises(ConfigCompositionException, match="guidance"):
+        raw("method=fudge", "guidance=langevin")
+    raw("method=guided_diffusion", "guidance=langevin")
+
+
+@pytest.mark.parametrize("key", ["sampler.step=3", "targets.number=3", "strength.langevin.nosuch=1", "lm.optim.epochs=3"])
+def test_a_mistyped_key_is_refused(key):
+    with pytest.raises(ConfigCompositionException, match=key.split("=")[0].rsplit(".", 1)[-1]):
+        raw(key)
+
+
+def test_the_command_line_says_it_in_a_few_lines():
+    found = subprocess.run([sys.executable, "run.py", "task=nosuch"], cwd=CONF.parent, capture_output=True, text=True,
+                           env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert found.returncode != 0 and "Traceback" not in found.stderr
+    assert all(task in found.stderr for task in TASKS) and len(found.stderr.splitlines()) < 30
+
+
+# --- what enters a model's address
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def addresses(store: Store, *overrides: str) -> dict[str, str]:
+    cfg = composed(*SMALL, *overrides)
+    return store.addresses({"method": cfg["method"], "judge": cfg["judge"]})
+
+
+@pytest.mark.parametrize("overrides", [
+    "seed=7", "num_samples=9", "targets.n=3", "targets.seed=4", "targets.from=dev", "sampler.steps=7", "sampler=ddpm",
+    "guidance=langevin_adagrad", "guidance.lr=0.3", "strength.scale=2", "strength.langevin.semantic_content=3",
+    "strength.fudge.semantic_content=3", "decoding.temperature=0.7", "decoding.clamp=1", "decoding.chunk=3",
+    "trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "logger=wandb", "logger=null",
+    "paths.store=/elsewhere", "paths.outputs=/elsewhere", "paths.pretrained=/elsewhere", "paths.e2e=/elsewhere",
+])  # fmt: skip
+def test_what_does_not_bear_on_weights_retrains_nothing(store, overrides):
+    if overrides.startswith("logger=null"):
+        overrides = "~logger"
+    assert addresses(store, overrides) == addresses(store)
+
+
+LM, CLASSIFIER = "method.guided_diffusion.lm", "method.guided_diffusion.classifiers.semantic_content"
+CAUSAL, PREDICTOR, TEACHER = "method.fudge.lm", "method.fudge.predictors.semantic_content", "judge.teacher"
+DIFFUSION, ALL = {LM, "method.unguided.lm", CLASSIFIER}, {LM, "method.unguided.lm", CLASSIFIER, CAUSAL, PREDICTOR, TEACHER}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [
+    ("model=small", ALL), ("model.depth=3", ALL), ("model.embedding=17", DIFFUSION), ("data.seed=1", ALL),
+    ("data.size=61", ALL), ("objective=end_to_end", DIFFUSION), ("schedule=cosine", DIFFUSION),
+    ("schedule.margin=2", DIFFUSION), ("lm.optim.steps=7", DIFFUSION), ("lm.window=0", DIFFUSION),
+    ("lm.model_seed=9", DIFFUSION), ("encoder=noisy", {CLASSIFIER}), ("classifier_optim.lr=1", {CLASSIFIER}),
+    ("predictor_optim.steps=3", {PREDICTOR}), ("judge.teacher.model_seed=8", {TEACHER}),
+    ("causal_lm.optim.steps=3", {CAUSAL, TEACHER}), ("lm.version=2", DIFFUSION),
+])  # fmt: skip
+def test_what_bears_on_weights_retrains_that_and_no_more(store, overrides, expected):
+    before, after = addresses(store), addresses(store, overrides)
+    assert set(before) == ALL
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_the_judge_is_no_model_that_writes(store):
+    found = addresses(store)
+    assert found[TEACHER] not in {found[name] for name in ALL - {TEACHER}}
+
+
+def test_no_secrets_of_this_machine_stand_in_conf():
+    for path in CONF.rglob("*.yaml"):
+        if path.parent.name != "local":
+            assert not re.search(r"(/home/|/root/|/Users/|/work/|api_key)", path.read_text()), path
+            assert yaml.safe_load(path.read_text()) is None or "eval:" not in path.read_text()

@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from diffcontrol.requests import choose, sources
+from diffcontrol.task import Request
+from tests.fakes import COLOURS, FakeCorpus, FakeTask
+
+ANIMALS = ("cat", "dog", "bird")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> FakeCorpus:
+    return FakeCorpus()
+
+
+@pytest.fixture
+def colour() -> dict[str, FakeTask]:
+    return {"colour": FakeTask()}
+
+
+@pytest.fixture
+def both() -> dict[str, FakeTask]:
+    return {"colour": FakeTask(), "animal": FakeTask(ANIMALS)}
+
+
+@pytest.mark.parametrize(("source", "split"), [("heldout", "test"), ("dev", "dev")])
+def test_sentences_come_from_their_split_and_carry_the_target(corpus, colour, source, split):
+    found = choose(colour, corpus, source, None, 0)
+    with_colour = [example for example in corpus.splits[split] if set(example.words) & set(COLOURS)]
+    assert sorted(request.source.words for request in found) == sorted(example.words for example in with_colour)
+    assert all(request.targets["colour"] in request.source.words for request in found)
+
+
+def test_the_same_seed_draws_the_same_sentences_and_another_seed_others(corpus, colour):
+    drawn = {seed: choose(colour, corpus, "heldout", 5, seed) for seed in range(4)}
+    assert drawn[1] == choose(colour, FakeCorpus(), "heldout", 5, 1)
+    assert all(len(found) == 5 for found in drawn.values())
+    assert len({tuple(request.source.words for request in found) for found in drawn.values()}) > 1
+
+
+def test_fewer_targets_are_the_first_of_more(corpus, colour):
+    assert choose(colour, corpus, "heldout", 3, 0) == choose(colour, corpus, "heldout", 6, 0)[:3]
+
+
+def test_composed_targets_come_from_one_sentence(corpus, both):
+    found = choose(both, corpus, "heldout", None, 0)
+    assert found
+    for request in found:
+        assert request.targets["colour"] in request.source.words and request.targets["animal"] in request.source.words
+    one = [request.source for request in choose({"animal": both["animal"]}, corpus, "heldout", None, 0)]
+    assert len(found) < len(one)  # a sentence without a colour has nothing for the first task
+
+
+def test_sources_are_a_text_for_each_request(corpus, colour):
+    found = choose(colour, corpus, "dev", 2, 0)
+    assert sources(found) == [[list(request.source.words)] for request in found]
+    assert sources([*found, Request({"colour": "red"})]) is None  # a user's own target has no gold sentence
+
+
+def test_a_file_of_json_lines(tmp_path, corpus, colour, both):
+    file = tmp_path / "targets.jsonl"
+    file.write_text('"red"\n\n{"colour": "blue"}\n"green"\n')
+    found = choose(colour, corpus, str(file), None, 0)
+    assert [request.targets for request in found] == [{"colour": c} for c in ("red", "blue", "green")]
+    assert all(request.source is None for request in found)
+    assert choose(colour, corpus, str(file), 2, 0) == found[:2]
+    file.write_text('{"animal": "dog", "colour": "blue"}\n')
+    assert choose(both, corpus, str(file), None, 0) == [Request({"colour": "blue", "animal": "dog"})]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [('["red"', "JSON"), ("red", "JSON"), ('"purple"', "purple.*red, green, blue")]
+)
+def test_a_bad_line_is_named_with_its_file(tmp_path, corpus, colour, line, said):
+    file = tmp_path / "targets.jsonl"
+    file.write_text(f'"red"\n\n{line}\n')
+    with pytest.raises(ValueError, match=rf"targets.jsonl, line 3: .*{said}"):
+        choose(colour, corpus, str(file), None, 0)
+
+
+def test_a_literal_list_and_a_bad_entry_of_it(corpus, colour, both):
+    assert [r.targets for r in choose(colour, corpus, ["red", "blue"], 1, 0)] == [{"colour": "red"}]
+    with pytest.raises(ValueError, match=r"entry 2: .*'purple'.*red, green, blue"):
+        choose(colour, corpus, ["red", "purple"], None, 0)
+    with pytest.raises(ValueError, match=r"entry 1: .*no target for animal"):
+        choose(both, corpus, [{"colour": "red"}], None, 0)
+    with pytest.raises(ValueError, match=r"entry 1: 'red' does not say which task"):
+        choose(both, corpus, ["red"], None, 0)
+
+
+def test_a_file_that_is_not_there(tmp_path, corpus, colour):
+    with pytest.raises(ValueError, match=r"nosuch.jsonl.*heldout, dev, a file"):
+        choose(colour, corpus, str(tmp_path / "nosuch.jsonl"), None, 0)
+
+
+@pytest.mark.parametrize("given", ["heldout", [], "empty"])
+def test_nothing_to_ask_for(tmp_path, corpus, given):
+    (tmp_path / "empty").write_text("\n\n")
+    source = str(tmp_path / "empty") if given == "empty" else given
+    with pytest.raises(ValueError, match="no target for colour"):
+        choose({"colour": FakeTask(["purple"])}, corpus, source, None, 0)
+
+
+def test_targets_can_be_written_down_and_read_back(tmp_path, corpus, both):
+    found = choose(both, corpus, "heldout", None, 0)
+    file = tmp_path / "targets.jsonl"
+    file.write_text("".join(json.dumps(dict(request.targets)) + "\n" for request in found))
+    assert [r.targets for r in choose(both, corpus, str(file), None, 0)] == [r.targets for r in found]

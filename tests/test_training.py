@@ -1,0 +1,123 @@
+import math
+
+import pytest
+import torch
+
+from diffcontrol.store import Store
+from diffcontrol.training import Optim, Steps, seed_of
+from tests.fakes import FakeCorpus
+from tests.toys import Toy, toy
+
+
+def steps(pools, batch_size=3, seed=0, count=20, per_epoch=5, **kwargs) -> Steps:
+    return Steps(pools, batch_size, seed, count, per_epoch, **kwargs)
+
+
+def walked(sampler: Steps, taken: int = 0) -> list[list[int]]:
+    """All batches after the steps taken, epoch by epoch, as Lightning reads them."""
+    batches: list[list[int]] = []
+    sampler.taken = lambda: taken + len(batches)
+    while len(sampler):
+        found = list(sampler)
+        assert len(found) == len(sampler) <= sampler.per_epoch
+        batches = batches + found
+    return batches
+
+
+@pytest.mark.parametrize("bucket", [1, 4])
+def test_a_resumed_run_reads_what_an_unbroken_one_reads(bucket):
+    pools, lengths = [torch.arange(50), torch.arange(20)], torch.randint(3, 9, (50,))
+    make = lambda: steps(pools, count=17, lengths=lengths, bucket=bucket)  # noqa: E731
+    unbroken = walked(make())
+    assert len(unbroken) == 17  # the last epoch is a short one
+    for taken in (5, 10, 15, 16, 17):
+        assert walked(make(), taken) == unbroken[taken:]
+
+
+def test_a_pool_is_used_up_before_any_text_repeats():
+    drawn = [i for batch in walked(steps([torch.arange(10)])) for i in batch]  # 60 draws, batches across the seams
+    for turn in range(6):
+        assert sorted(drawn[10 * turn : 10 * turn + 10]) == list(range(10))
+    assert drawn[:10] != drawn[10:20]
+
+
+def test_a_pool_smaller_than_a_batch_is_read_again_within_it():
+    (batch,) = walked(steps([torch.arange(3)], batch_size=7, count=1))
+    assert sorted(batch[:3]) == sorted(batch[3:6]) == [0, 1, 2]
+
+
+def test_pools_alternate_and_each_is_used_up():
+    everything, short = torch.arange(12), torch.arange(6)
+    batches = walked(steps([everything, short], count=8))
+    assert sorted(sum(batches[0::2], [])) == list(range(12))
+    assert sorted(sum(batches[1::2][:2], [])) == sorted(sum(batches[1::2][2:], [])) == list(range(6))
+
+
+def test_a_bucket_holds_texts_of_like_length_and_all_of_them():
+    lengths = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    batches = walked(steps([torch.arange(64)], batch_size=8, count=8, lengths=lengths, bucket=8))
+    assert sorted(sum(batches, [])) == list(range(64))
+    means = [lengths[batch].float().mean().item() for batch in batches]
+    assert all(lengths[batch].max() - lengths[batch].min() == 7 for batch in batches)
+    assert means not in (sorted(means), sorted(means)[::-1])  # training does not go from short texts to long ones
+
+
+def test_ranks_share_a_batch_out():
+    whole = walked(steps([torch.arange(40)], batch_size=6))
+    shares = [walked(steps([torch.arange(40)], batch_size=6, rank=rank, world=3)) for rank in range(3)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(sum(parts, [])) == sorted(batch)
+        assert [len(part) for part in parts] == [2, 2, 2]
+
+
+def test_another_seed_is_another_order():
+    pools = [torch.arange(40)]
+    assert walked(steps(pools, seed=1)) == walked(steps(pools, seed=1)) != walked(steps(pools, seed=2))
+
+
+def test_seeds_of_neighbours_differ():
+    seeds = {seed_of(a, b) for a in range(60) for b in range(60)}
+    assert len(seeds) == 3600 and seed_of(1, 2) != seed_of(2, 1)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_an_unknown_decay_is_refused_and_the_known_ones_listed():
+    with pytest.raises(ValueError, match=r"decay='step'.*cosine.*linear"):
+        Optim(steps=1, batch_size=1, lr=0.1, decay="step")
+
+
+@pytest.mark.parametrize("step", [0, 3, 9, 10, 25, 60, 99, 100])
+def test_the_learning_rate_rises_then_falls_to_nothing(step):
+    rise = min(1, (step + 1) / 10)
+    linear = Optim(steps=100, batch_size=1, lr=0.1, warmup=10, decay="linear")
+    cosine = Optim(steps=100, batch_size=1, lr=0.1, warmup=10, decay="cosine")
+    assert linear.factor(step) == pytest.approx(rise * (1 - step / 100))
+    assert cosine.factor(step) == pytest.approx(rise * (1 + math.cos(math.pi * step / 100)) / 2, abs=1e-6)
+    assert Optim(steps=100, batch_size=1, lr=0.1, warmup=0, decay="linear").factor(step) == pytest.approx(1 - step / 100)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.999])
+def test_averaged_weights_are_the_exponential_mean_of_all_steps(tmp_path, decay):
+    trained = {}
+    for ema in (0.0, decay):
+        recipe = toy(ema=ema)
+        store = Store(tmp_path, trainer={"enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"})
+        trained[ema] = store.fit(recipe)
+    plain, averaged = trained[0.0], trained[decay]
+    assert len(plain.history) == 20
+    torch.testing.assert_close(plain.history, averaged.history)  # averaging does not disturb training
+    mean = plain.history[0]
+    for count, weights in enumerate(plain.history[1:], 1):
+        kept = min(decay, (1 + count) / (10 + count))
+        mean = kept * mean + (1 - kept) * weights
+    torch.testing.assert_close(plain.words.weight, plain.history[-1])
+    torch.testing.assert_close(averaged.words.weight, mean)
+    assert not torch.allclose(averaged.words.weight, plain.words.weight)
+
+
+def test_only_matrices_decay_and_frozen_weights_are_left_alone():
+    model = Toy(FakeCorpus(), toy()["optim"] | {"weight_decay": 0.1})
+    model.words.weight.requires_grad_(False)
+    (optimiser,), _ = model.configure_optimizers()
+    decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert decays == {id(model.mix.weight): 0.1, id(model.mix.bias): 0.0}
