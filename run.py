@@ -1,5 +1,8 @@
 """One experiment: `python run.py task=semantic_content`. What can be chosen lies in conf/."""
 
+import logging
+import os
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,7 +13,13 @@ OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.
 def main(cfg: DictConfig) -> float:
     from diffcontrol.experiment import run  # imported late, so that --help and a mistyped option answer at once
 
-    return run(cfg)
+    try:
+        return run(cfg)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        logging.getLogger(__name__).debug("refused", exc_info=True)
+        raise SystemExit(f"diffcontrol: {error}\n(HYDRA_FULL_ERROR=1 shows where)") from None
 
 
 if __name__ == "__main__":

@@ -181,8 +181,8 @@ def test_a_parent_is_frozen_while_its_child_trains(tmp_path):
 
 
 def test_data_is_read_once_for_all(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(FakeCorpus, "read", lambda self, split, old=FakeCorpus.read: read.append(split) or old(self, split))
+    read, old = [], FakeCorpus.read
+    monkeypatch.setattr(FakeCorpus, "read", lambda self, split: read.append(split) or old(self, split))
     own = store(tmp_path)
     own.fit(child())
     assert own.build(toy()["data"]) is own.fit(toy()).corpus
@@ -331,5 +331,5 @@ def test_two_processes_that_want_the_same_model_train_it_once(tmp_path):
         process.stdin.flush()
     answers = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in both]
     assert sorted(steps for _, steps, _ in answers) == [0, 20]
-    assert sum((trained for trained, _, _ in answers), []) == [*models(tmp_path)]
+    assert [*answers[0][0], *answers[1][0]] == [*models(tmp_path)]
     assert answers[0][2] == answers[1][2]

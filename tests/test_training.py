@@ -1,4 +1,5 @@
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -49,14 +50,18 @@ def test_a_pool_smaller_than_a_batch_is_read_again_within_it():
 def test_pools_alternate_and_each_is_used_up():
     everything, short = torch.arange(12), torch.arange(6)
     batches = walked(steps([everything, short], count=8))
-    assert sorted(sum(batches[0::2], [])) == list(range(12))
-    assert sorted(sum(batches[1::2][:2], [])) == sorted(sum(batches[1::2][2:], [])) == list(range(6))
+    assert sorted(chain.from_iterable(batches[0::2])) == list(range(12))
+    assert (
+        sorted(chain.from_iterable(batches[1::2][:2]))
+        == sorted(chain.from_iterable(batches[1::2][2:]))
+        == list(range(6))
+    )
 
 
 def test_a_bucket_holds_texts_of_like_length_and_all_of_them():
     lengths = torch.randperm(64, generator=torch.Generator().manual_seed(0))
     batches = walked(steps([torch.arange(64)], batch_size=8, count=8, lengths=lengths, bucket=8))
-    assert sorted(sum(batches, [])) == list(range(64))
+    assert sorted(chain.from_iterable(batches)) == list(range(64))
     means = [lengths[batch].float().mean().item() for batch in batches]
     assert all(lengths[batch].max() - lengths[batch].min() == 7 for batch in batches)
     assert means not in (sorted(means), sorted(means)[::-1])  # training does not go from short texts to long ones
@@ -66,7 +71,7 @@ def test_ranks_share_a_batch_out():
     whole = walked(steps([torch.arange(40)], batch_size=6))
     shares = [walked(steps([torch.arange(40)], batch_size=6, rank=rank, world=3)) for rank in range(3)]
     for batch, *parts in zip(whole, *shares, strict=True):
-        assert sorted(sum(parts, [])) == sorted(batch)
+        assert sorted(chain.from_iterable(parts)) == sorted(batch)
         assert [len(part) for part in parts] == [2, 2, 2]
 
 
@@ -89,11 +94,11 @@ def test_an_unknown_decay_is_refused_and_the_known_ones_listed():
 @pytest.mark.parametrize("step", [0, 3, 9, 10, 25, 60, 99, 100])
 def test_the_learning_rate_rises_then_falls_to_nothing(step):
     rise = min(1, (step + 1) / 10)
-    linear = Optim(steps=100, batch_size=1, lr=0.1, warmup=10, decay="linear")
-    cosine = Optim(steps=100, batch_size=1, lr=0.1, warmup=10, decay="cosine")
+    linear, cosine = (Optim(steps=100, batch_size=1, lr=0.1, warmup=10, decay=decay) for decay in ("linear", "cosine"))
+    at_once = Optim(steps=100, batch_size=1, lr=0.1, warmup=0, decay="linear")
     assert linear.factor(step) == pytest.approx(rise * (1 - step / 100))
     assert cosine.factor(step) == pytest.approx(rise * (1 + math.cos(math.pi * step / 100)) / 2, abs=1e-6)
-    assert Optim(steps=100, batch_size=1, lr=0.1, warmup=0, decay="linear").factor(step) == pytest.approx(1 - step / 100)
+    assert at_once.factor(step) == pytest.approx(1 - step / 100)
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.999])

@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> float:
     evaluations: dict[str, Evaluation] = {}
     if gold := sources(requests):
         evaluations["gold"] = evaluate(gold, requests, tasks, teacher)
-        evaluations["gold"].extra = {"models": {}}
+        evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
     for name, method in methods.items():
         texts, cost = _timed(name, method, requests, cfg.num_samples)
         evaluations[name] = evaluate(texts, requests, tasks, teacher)

@@ -13,6 +13,7 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,11 @@ from diffcontrol.training import Trainable, averaging, seed_of
 
 log = logging.getLogger(__name__)
 WHERE = ("folder", "urls")  # keys of a data node that say where it lies, not what it is
+USUAL = (  # Lightning's warnings of what is meant to be so
+    "Checkpoint directory .* exists and is not empty", "The number of training batches .* is smaller than the logging",
+    r"Found \d+ module\(s\) in eval mode", ".*does not have many workers", ".*isinstance.treespec",
+    "Total length of .* across ranks is zero",
+)  # fmt: skip
 
 
 def is_recipe(node: Any) -> bool:
@@ -187,7 +193,10 @@ class Store:
         module.train()
         for parent in (child for child in module.children() if isinstance(child, Trainable)):
             parent.eval()  # no dropout in what is read
-        trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
+        with warnings.catch_warnings():
+            for usual in USUAL:
+                warnings.filterwarnings("ignore", usual)
+            trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
         if logger:
             close(logger)
         if trainer.interrupted or trainer.global_step < own.steps:

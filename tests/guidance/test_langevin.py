@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -147,7 +149,7 @@ def test_guidance_acts_between_stop_and_start(sampler, start, stop, guided):
     denoiser.low = 0.0
     generator = torch.Generator().manual_seed(0)
     times = sampler.times(0.0)
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for t, s in itertools.pairwise(times):
         Langevin(start=start, stop=stop).step(sampler, denoiser, control, torch.randn(1, L, D), t[None], s[None],
                                               None, generator)  # fmt: skip
     assert [round(200 * time) for time in control.times] == list(reversed(guided))

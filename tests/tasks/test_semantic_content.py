@@ -84,7 +84,7 @@ def test_scores_are_one_a_text_in_order(task):
     texts = ["Italian", "Chinese", "Italian burgers"]
     scores = task.success([text.split() for text in texts], [["food", "Italian"]] * 2 + [["food", "Fast food"]])
     assert scores == {"strict": [1, 0, 1], "released": [1, 0, 0]}
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         task.success([["Italian"]], [["food", "Italian"]] * 2)
 
 
@@ -109,7 +109,7 @@ def test_what_is_no_target_is_refused_with_what_is_known(task, given, said):
 
 
 def test_an_annotation_is_what_is_meant_and_said(task):
-    said = Example(tuple("an Italian place for children".split()), {"food": "Italian", "family": "no", "rating": "1"})
+    said = Example(("an", "Italian", "place", "for", "children"), {"food": "Italian", "family": "no", "rating": "1"})
     assert task.annotate(said) == [["food", "Italian"]]  # family is said otherwise, rating not at all
     unknown = Example(("a", "Thai", "place"), {"food": "Thai", "near": "Thai"})
     assert task.annotate(unknown) == []  # neither can be asked for: no model has ever seen it

@@ -40,11 +40,17 @@ class Denoiser(Protocol):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block whose norms are scaled, shifted and gated by time (adaLN-zero, Peebles & Xie 2023)."""
+    """A window of neighbours, then a pre-norm transformer block whose norms are scaled, shifted and gated by time
+    (adaLN-zero, Peebles & Xie 2023).
+
+    The depthwise convolution over five positions is there because attention alone takes thousands of steps to find
+    what stands next to a noisy word (docs/log.md).
+    """
 
     def __init__(self, width: int, heads: int, time_width: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        self.near = nn.Conv1d(width, width, kernel_size=5, padding=2, groups=width)
         self.modulation = nn.Linear(time_width, 6 * width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.rise, self.fall = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -53,6 +59,7 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         B, L, H = h.shape
+        h = h + self.near(F.layer_norm(h, (H,)).transpose(1, 2)).transpose(1, 2)
         scale1, shift1, gate1, scale2, shift2, gate2 = self.modulation(time)[:, None].chunk(6, -1)  # each [B 1 H]
         x = F.layer_norm(h, (H,)) * (1 + scale1) + shift1
         q, k, v = self.qkv(x).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # each [B heads L H/heads]
@@ -71,8 +78,7 @@ class Transformer(nn.Module):
     def __init__(self, inputs: int, width: int, depth: int, heads: int, positions: int, dropout: float = 0.0):
         super().__init__()
         time_width = max(64, width // 4)
-        # A window of neighbours, and positions as large as words: without either, a short training finds hardly any
-        # context beyond a word's place (docs/log.md).
+        # Positions as large as words, else a short training takes long to use them (docs/log.md).
         self.enter = nn.Conv1d(inputs, width, kernel_size=5, padding=2)
         self.positions = nn.Parameter(0.5 * torch.randn(positions, width))
         self.time = nn.Sequential(nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU())

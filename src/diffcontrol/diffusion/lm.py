@@ -30,11 +30,13 @@ class DiffusionLM(Trainable):
         D, words = sizes.pop("embedding"), len(data.vocabulary)
         self.embedding = nn.Embedding(words, D)  # N(0, 1)
         conditioned = objective.self_conditioning > 0
-        self.transformer = Transformer(D * (1 + conditioned), positions=data.length, **sizes)
+        self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **sizes)
         self.output = objective.output(sizes["width"], D, words)
         self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
         self.low = schedule.low(energy=D, choices=words)
         self.token_evaluations = 0
+        counts = torch.bincount(data.ids["train"].flatten(), minlength=words) + 1.0
+        self.register_buffer("log_frequency", (counts / counts.sum()).log(), persistent=False)
 
     def table(self) -> Tensor:
         """Word vectors [V D], of norm √D where the objective asks for it."""
@@ -46,13 +48,20 @@ class DiffusionLM(Trainable):
         alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
         return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * torch.randn_like(x0)
 
+    def log_likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """log N(x_t; √ᾱ·E_w, 1−ᾱ) of every word up to a constant, for vectors of equal norm, [B L V]."""
+        alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
+        return (alpha_bar.sqrt() / (1 - alpha_bar).clamp(min=1e-4) * x_t) @ self.table().T  # ᾱ(0) is 1
+
     def forward(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
         """x_t [B L D], t [B] → Prediction."""
-        inputs = x_t
+        inputs = [x_t]
+        if self.objective.likelihood:
+            inputs.append((self.log_likelihood(x_t, t) + self.log_frequency).softmax(-1) @ self.table())
         if self.conditioned:
-            inputs = torch.cat([x_t, torch.zeros_like(x_t) if previous is None else previous.x0], -1)
+            inputs.append(torch.zeros_like(x_t) if previous is None else previous.x0)
         self.token_evaluations += x_t.shape[0] * x_t.shape[1]
-        return self.objective.read(self, self.transformer(inputs, t), x_t, t)
+        return self.objective.read(self, self.transformer(torch.cat(inputs, -1), t), x_t, t)
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1]."""

@@ -21,6 +21,7 @@ class Objective(ABC):
 
     normalised: bool  # word vectors have norm √D
     self_conditioning: float = 0.0  # probability of it in training; 0: the network has no input for it
+    likelihood: bool = False  # what x_t says of each word by itself is computed, not learned
 
     @abstractmethod
     def output(self, width: int, embedding: int, words: int) -> nn.Module:
@@ -39,8 +40,9 @@ class CrossEntropy(Objective):
     """Cross-entropy of the true word given x_t; x̂₀ is the expected word vector (as in CDCD, Dieleman et al. 2022).
 
     By Bayes p(w | x_t) ∝ p(w | the other positions) · N(x_t; √ᾱ·E_w, 1−ᾱ). The second factor is known exactly: with
-    vectors of equal norm its logarithm is √ᾱ/(1−ᾱ)·⟨x_t, E_w⟩ up to a constant. It is added to the logits
-    (`likelihood`), so that the network learns the first factor alone.
+    vectors of equal norm its logarithm is √ᾱ/(1−ᾱ)·⟨x_t, E_w⟩ up to a constant. With `likelihood` it is added to the
+    logits, so that the network learns the first factor alone, and the network reads what it makes of every position by
+    itself (the expected vector, given the words' frequencies) beside x_t.
     """
 
     normalised = True
@@ -55,11 +57,10 @@ class CrossEntropy(Objective):
         return layer
 
     def read(self, lm: "DiffusionLM", hidden: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        logits, table = lm.output(hidden).float(), lm.table()
+        logits = lm.output(hidden).float()
         if self.likelihood:
-            alpha_bar = lm.schedule.alpha_bar(t)[:, None, None]
-            logits = logits + (alpha_bar.sqrt() / (1 - alpha_bar).clamp(min=1e-4) * x_t) @ table.T  # ᾱ(0) is 1
-        return Prediction(logits.softmax(-1) @ table, logits, hidden)
+            logits = logits + lm.log_likelihood(x_t, t)
+        return Prediction(logits.softmax(-1) @ lm.table(), logits, hidden)
 
     def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:
         x_t = lm.noised(lm.table()[ids], t)

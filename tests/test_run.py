@@ -1,0 +1,205 @@
+"""Whole runs of `python run.py experiment=tiny`, as a user starts them."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from run import main
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+COST = ("seconds_per_sample", "token_evaluations_per_sample")
+METHODS = ["gold", "unguided", "guided_diffusion", "fudge"]
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    where = [f"paths.store={folder / 'store'}", f"paths.outputs={folder / 'outputs'}"]
+    return [sys.executable, "run.py", "experiment=tiny", *where, "trainer.accelerator=cpu", *overrides]
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen(command(folder, *overrides), cwd=ROOT, env=ENVIRONMENT,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(folder, *overrides), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+
+def newest(folder: Path) -> Path:
+    """The run's own folder."""
+    return max(folder.glob("outputs/*/*/results.json"), key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def results(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def samples(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Runs within this process, which spares the imports."""
+    handlers = logging.root.handlers[:]
+
+    def run_here(folder: Path, *overrides: str) -> None:
+        monkeypatch.setattr(sys, "argv", [*command(folder, *overrides)[1:], "--config-path", str(ROOT / "conf")])
+        main()
+
+    yield run_here
+    logging.root.handlers[:] = handlers
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess]:
+    """Where models and outputs lie, the run's own folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("first")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, newest(folder), done
+
+
+def is_measure(value: dict, n: int) -> bool:
+    low, high = value["ci95"]
+    return set(value) == {"mean", "ci95", "n"} and low <= value["mean"] <= high and value["n"] == n
+
+
+def test_results_say_what_was_asked_and_measured(first):
+    found = results(first[1])
+    assert found["tasks"] == ["semantic_content"] and found["data"] == "restaurants" and found["seed"] == 0
+    assert found["targets"] == {"from": "heldout", "n": 4} and found["num_samples"] == 2
+    assert isinstance(found["commit"], str) and found["commit"]
+    assert sorted(found["methods"]) == sorted(METHODS)
+    for name, row in found["methods"].items():
+        assert {"success", "fluency", "diversity", *COST, "models"} <= set(row)
+        assert set(row["success"]) == {"semantic_content"}
+        assert {"strict", "released"} <= set(row["success"]["semantic_content"])
+        for score in row["success"]["semantic_content"].values():
+            assert is_measure(score, 4) and 0 <= score["ci95"][0] <= score["ci95"][1] <= 1
+        assert is_measure(row["fluency"]["perplexity"], 4) and is_measure(row["fluency"]["nll"], 4)
+        assert row["fluency"]["perplexity"]["mean"] > 1 and row["fluency"]["nll"]["mean"] > 0
+        for key in ("distinct_1", "distinct_2", "self_bleu", "length"):
+            assert is_measure(row["diversity"][key], 4)
+        written = name != "gold"
+        assert (row["seconds_per_sample"] > 0) == (row["token_evaluations_per_sample"] > 0) == written
+        assert bool(row["models"]) == written
+    assert found["methods"]["gold"]["success"]["semantic_content"]["strict"]["mean"] == 1
+
+
+def test_samples_are_one_line_each_and_their_scores_the_results(first):
+    lines, found = samples(first[1]), results(first[1])
+    expected = {(name, row, k) for name in METHODS for row in range(4) for k in range(1 if name == "gold" else 2)}
+    assert len(lines) == len(expected) == 4 + 3 * 4 * 2
+    assert {(line["method"], line["row"], line["sample"]) for line in lines} == expected
+    for row in range(4):  # side by side on the same targets
+        assert len({json.dumps(line["tasks"]) for line in lines if line["row"] == row}) == 1
+    for name in METHODS:
+        own = [line for line in lines if line["method"] == name]
+        for key in ("strict", "released"):
+            mean = sum(line["scores"]["semantic_content"][key] for line in own) / len(own)
+            assert found["methods"][name]["success"]["semantic_content"][key]["mean"] == pytest.approx(mean)
+        assert found["methods"][name]["fluency"]["nll"]["mean"] == pytest.approx(sum(s["nll"] for s in own) / len(own))
+        assert found["methods"][name]["diversity"]["length"]["mean"] == pytest.approx(
+            sum(len(line["words"]) for line in own) / len(own)
+        )
+    assert not any({"START", "PAD", "END"} & set(line["words"]) for line in lines)
+
+
+def test_the_models_named_are_those_in_the_store(first):
+    folder, own, _ = first
+    found = results(own)
+    there = {path.name for path in (folder / "store").iterdir() if path.name != ".drafts"}
+    named = {address for row in found["methods"].values() for address in row["models"].values()} | {found["teacher"]}
+    assert named == there == set(found["trained"])
+    used = [set(row["models"].values()) for row in found["methods"].values()]
+    assert not any(found["teacher"] in models for models in used)
+
+
+def test_a_table_a_picture_and_the_whole_configuration_are_left(first):
+    _, own, done = first
+    assert (own / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
+    assert all(name in (own / "table.md").read_text() for name in METHODS)
+    assert all(name in done.stdout for name in METHODS) and str(own) in done.stdout
+    assert "???" not in (own / "config.yaml").read_text() and "${" not in (own / "config.yaml").read_text()
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same(first, here, capfd):
+    folder, own, _ = first
+    before = {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.safetensors")}
+    here(folder, f"paths.outputs={folder / 'again' / 'outputs'}")
+    said = capfd.readouterr()
+    again = newest(folder / "again")
+    assert results(again)["trained"] == [] and "training" not in said.out + said.err
+    assert samples(again) == samples(own)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.safetensors")} == before
+
+
+@pytest.mark.parametrize(("target", "said"), [
+    ("[[food,Nosuch]]", "food has no value 'Nosuch'; known are"), ("[[fod,Italian]]", "no field 'fod'; known are"),
+])  # fmt: skip
+def test_a_bad_target_ends_the_run_with_a_sentence_before_anything_is_trained(tmp_path, here, target, said):
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, f"targets.from={target}")
+    sentence = str(end.value.code).splitlines()[0]  # a text as exit code is printed, and the code is 1
+    assert "targets.from, entry 1: semantic_content" in sentence and said in sentence
+    assert not list((tmp_path / "store").rglob("*")) and not list(tmp_path.rglob("results.json"))
+
+
+# --- faults
+
+
+def wait_for(pattern: str, folder: Path, process: subprocess.Popen, seconds: float = 300) -> None:
+    """Until a file is there; polled closely, as tiny trainings are over soon."""
+    until = time.monotonic() + seconds
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None and time.monotonic() < until, f"{pattern} did not come"
+        time.sleep(0.005)
+
+
+LONGER = ("lm.optim.steps=60", "lm.optim.checkpoint=20", "model.depth=2", "model.width=64")
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_training_resumes_and_writes_what_an_unbroken_one_writes(tmp_path):
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
+    for pattern in ("DiffusionLM", "ControlClassifier", "Predictor"):
+        process = start(killed, *LONGER)
+        wait_for(f"store/.drafts/{pattern}-*/last.ckpt", killed, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not list(killed.glob(f"store/{pattern}-*")) and list(killed.glob(f"store/.drafts/{pattern}-*/last.ckpt"))
+    done = run(killed, *LONGER)
+    assert done.returncode == 0, done.stderr
+    whole = run(unbroken, *LONGER)
+    assert whole.returncode == 0, whole.stderr
+    assert not [path for path in (killed / "store" / ".drafts").iterdir() if path.is_dir()]
+    one, other = samples(newest(killed)), samples(newest(unbroken))
+    assert [line | {"nll": 0} for line in one] == [line | {"nll": 0} for line in other]
+    assert [line["nll"] for line in one] == pytest.approx([line["nll"] for line in other], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
+    folder, own, _ = first
+    store = f"paths.store={folder / 'store'}"
+    process = start(tmp_path, store, "sampler.steps=2000")
+    wait_for("outputs/*/*/run.log", tmp_path, process)
+    time.sleep(8)  # all models are there: what it does now is write
+    assert process.poll() is None, "it was over too soon to be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not list(tmp_path.glob("outputs/*/*/results.json"))  # no half results
+    done = run(tmp_path, store)
+    assert done.returncode == 0, done.stderr
+    assert results(newest(tmp_path))["trained"] == []
+    assert samples(newest(tmp_path)) == samples(own)
