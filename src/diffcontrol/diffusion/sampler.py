@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 
 
 class Sampler(ABC):
-    """`steps` transitions from t = 1 to the least time in use, then one last look that decides the words."""
+    """`steps` transitions from t = 1 to the least time in use, then one last look that decides the words.
 
-    def __init__(self, steps: int):
+    `noise` scales the spread of every transition, not its mean: below 1 the texts are likelier and less varied, and
+    keep their length better than with a low temperature (docs/log.md). 1 is the sampler as published.
+    """
+
+    def __init__(self, steps: int, noise: float = 1.0):
         if steps < 1:
             raise ValueError(f"sampler.steps={steps}: at least 1 is needed")
-        self.steps = steps
+        if noise < 0:
+            raise ValueError(f"sampler.noise={noise}: a spread cannot be negative")
+        self.steps, self.noise = steps, noise
 
     @abstractmethod
     def transition(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Normal:
@@ -59,14 +65,14 @@ class DDPM(Sampler):
         alpha = ab_t / ab_s  # of the step from s to t
         mean = (ab_s.sqrt() * (1 - alpha) * x0 + alpha.sqrt() * (1 - ab_s) * x_t) / (1 - ab_t)
         variance = (1 - alpha) * (1 - ab_s) / (1 - ab_t)
-        return Normal(mean, variance.sqrt().expand_as(mean), validate_args=False)
+        return Normal(mean, self.noise * variance.sqrt().expand_as(mean), validate_args=False)
 
 
 class DDIM(Sampler):
     """Song et al. 2021, eq. 12, with ε re-derived from x_t and x̂₀; η = 1 as in the released control runs."""
 
-    def __init__(self, steps: int, eta: float = 1.0):
-        super().__init__(steps)
+    def __init__(self, steps: int, eta: float = 1.0, noise: float = 1.0):
+        super().__init__(steps, noise)
         self.eta = eta
 
     def transition(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Normal:
@@ -74,4 +80,4 @@ class DDIM(Sampler):
         epsilon = (x_t - ab_t.sqrt() * x0) / (1 - ab_t).sqrt()
         sigma = self.eta * ((1 - ab_s) / (1 - ab_t)).sqrt() * (1 - ab_t / ab_s).sqrt()
         mean = ab_s.sqrt() * x0 + (1 - ab_s - sigma**2).clamp(min=0).sqrt() * epsilon
-        return Normal(mean, sigma.expand_as(mean), validate_args=False)
+        return Normal(mean, self.noise * sigma.expand_as(mean), validate_args=False)
