@@ -85,7 +85,9 @@ class SemanticContent(ControlTask):
         if field not in self.known:
             raise ValueError(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")
         if value not in self.known[field]:
-            raise ValueError(f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}")
+            raise ValueError(
+                f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}"
+            )
         return [field, value]
 
     def head(self, width: int) -> "MentionHead":

@@ -20,8 +20,15 @@ from diffcontrol.report.plot import points
 ROOT = Path(__file__).parents[1]
 STRENGTHS = {"unguided": 0.13, "fudge": 0.931, "guided_diffusion": 0.973, "gold": 0.98}
 SAMPLES = [
-    {"method": "fudge", "row": i, "tasks": {"semantic_content": ["food", "Crêpes"]}, "sample": 0,
-     "words": ["a", "café"], "scores": {"semantic_content": {"strict": 1.0, "released": 0.0}}, "nll": 1.5}
+    {
+        "method": "fudge",
+        "row": i,
+        "tasks": {"semantic_content": ["food", "Crêpes"]},
+        "sample": 0,
+        "words": ["a", "café"],
+        "scores": {"semantic_content": {"strict": 1.0, "released": 0.0}},
+        "nll": 1.5,
+    }
     for i in range(3)
 ]
 
@@ -45,8 +52,14 @@ def made_up(tasks=("semantic_content",), shift: float = 0.0, **more) -> dict:
         for name, p in STRENGTHS.items()
     }
     return {
-        "tasks": list(tasks), "data": "restaurants", "seed": 1, "commit": "0123456789abcdef",
-        "targets": {"from": "heldout", "n": 20}, "num_samples": 3, "methods": methods, **more,
+        "tasks": list(tasks),
+        "data": "restaurants",
+        "seed": 1,
+        "commit": "0123456789abcdef",
+        "targets": {"from": "heldout", "n": 20},
+        "num_samples": 3,
+        "methods": methods,
+        **more,
     }
 
 
@@ -135,10 +148,14 @@ def test_gather_averages_over_seeds(tmp_path, capsys):
 
 
 def test_gather_keeps_strengths_settings_and_targets_apart(tmp_path):
-    for i, more in enumerate((
-        {"strength": {"langevin": {"semantic_content": 10}}}, {"strength": {"langevin": {"semantic_content": 2}}},
-        {"settings": {"steps": 25}, "unknown": [1]}, {"targets": {"from": "dev", "n": 20}},
-    )):
+    for i, more in enumerate(
+        (
+            {"strength": {"langevin": {"semantic_content": 10}}},
+            {"strength": {"langevin": {"semantic_content": 2}}},
+            {"settings": {"steps": 25}, "unknown": [1]},
+            {"targets": {"from": "dev", "n": 20}},
+        )
+    ):
         lay(tmp_path / str(i), made_up(**more))
     rows, notes = gather.gather(gather.load(tmp_path)[0])
     guided = [row for row in rows if row.method == "guided_diffusion"]
@@ -191,8 +208,11 @@ def test_nothing_to_show_is_one_sentence(tmp_path, capsys, folder):
 
 def test_the_module_runs_as_a_command(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "diffcontrol.report", str(lay(tmp_path / "a", made_up()))], check=True,
-        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"},
+        [sys.executable, "-m", "diffcontrol.report", str(lay(tmp_path / "a", made_up()))],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUTF8": "1"},
     )
     assert "guided_diffusion" in done.stdout
 

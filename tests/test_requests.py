@@ -43,6 +43,16 @@ def test_fewer_targets_are_the_first_of_more(corpus, colour):
     assert choose(colour, corpus, "heldout", 3, 0) == choose(colour, corpus, "heldout", 6, 0)[:3]
 
 
+def test_any_target_of_a_sentence_may_be_drawn(corpus):
+    task = {"word": FakeTask(("a", "cat", "the", "sees"))}
+    asked: dict[tuple[str, ...], set[str]] = {}
+    for seed in range(12):
+        for request in choose(task, corpus, "heldout", None, seed):
+            asked.setdefault(request.source.words, set()).add(request.targets["word"])
+    for example in corpus.splits["test"]:
+        assert asked[example.words] == set(task["word"].annotate(example))
+
+
 def test_composed_targets_come_from_one_sentence(corpus, both):
     found = choose(both, corpus, "heldout", None, 0)
     assert found

@@ -60,7 +60,9 @@ class Evaluation:
                        "scores": scores, "nll": float(self.nll[r, s])}  # fmt: skip
 
 
-def evaluate(texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], teacher: Teacher) -> Evaluation:
+def evaluate(
+    texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], teacher: Teacher
+) -> Evaluation:
     """Scores texts [requests][samples]."""
     flat = [words for group in texts for words in group]
     shape = (len(texts), len(texts[0]))

@@ -1,7 +1,9 @@
 """One experiment on one page: train what is missing, write with every method on the same targets, score, report."""
 
-import logging
+import math
+import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,20 @@ from diffcontrol.method import Method
 from diffcontrol.requests import choose, sources
 from diffcontrol.store import Store, commit
 
-log = logging.getLogger(__name__)
+NOISE = (  # what Lightning and transformers say of things that are meant
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",
+    ".*does not have many workers",
+    r"Found \d+ module\(s\) in eval mode",
+    "Total length of .* across ranks is zero",
+    "`isinstance.treespec, LeafSpec.` is deprecated",
+)
 
 
 def run(cfg: DictConfig) -> float:
     """Runs the experiment a config describes and returns the mean strict success of its first method."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
     nodes: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
     store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
@@ -30,6 +41,8 @@ def run(cfg: DictConfig) -> float:
     requests = choose(tasks, corpus, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
     teacher = store.build(nodes["judge"]["teacher"])
+    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+        return math.nan
     evaluations: dict[str, Evaluation] = {}
     if gold := sources(requests):
         evaluations["gold"] = evaluate(gold, requests, tasks, teacher)
@@ -44,7 +57,8 @@ def run(cfg: DictConfig) -> float:
         "targets": {"from": _label(nodes["targets"]["from"]), "n": len(requests)}, "num_samples": cfg.num_samples,
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
-        "strength": nodes["strength"], "settings": _settings(), "trained": store.trained, "teacher": store.address(nodes["judge"]["teacher"]),
+        "strength": nodes["strength"], "settings": _settings(), "trained": store.trained,
+        "teacher": store.address(nodes["judge"]["teacher"]),
     }  # fmt: skip
     _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
     strict = [scores["strict"]["mean"] for scores in results["methods"][chosen[0]]["success"].values()]

@@ -79,6 +79,7 @@ class GuidedDiffusion(Method):
         ])  # fmt: skip
         shape = (len(requests), self.lm.length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
-        for step, prediction in enumerate(self.sampler(self.denoiser, self.guidance, control, x_t, generator)):
+        predictions = self.sampler(self.denoiser, self.guidance, control, x_t, generator)
+        for step, prediction in enumerate(predictions):  # noqa: B007 (the last one is the result)
             yield step / (self.sampler.steps + 1)
         yield [self.lm.corpus.vocabulary.decode(row) for row in prediction.logits.argmax(-1).tolist()]

@@ -13,7 +13,6 @@ import os
 import platform
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -33,11 +32,6 @@ from diffcontrol.training import Trainable, averaging, seed_of
 
 log = logging.getLogger(__name__)
 WHERE = ("folder", "urls")  # keys of a data node that say where it lies, not what it is
-USUAL = (  # Lightning's warnings of what is meant to be so
-    "Checkpoint directory .* exists and is not empty", "The number of training batches .* is smaller than the logging",
-    r"Found \d+ module\(s\) in eval mode", ".*does not have many workers", ".*isinstance.treespec",
-    "Total length of .* across ranks is zero",
-)  # fmt: skip
 
 
 def is_recipe(node: Any) -> bool:
@@ -148,6 +142,11 @@ class Store:
         draft.mkdir(parents=True, exist_ok=True)
         if int(os.environ.get("LOCAL_RANK", 0)):  # rank 0 holds the lock and renames
             self._run(module, draft, address)
+            parent = os.getppid()
+            while not final.is_dir():
+                if os.getppid() != parent:
+                    raise SystemExit(f"{address}: rank 0 ended without a model")
+                time.sleep(0.2)
             return final
         with FileLock(self.root / ".drafts" / f"{address}.lock"):
             if final.is_dir():  # another process trained it while this one waited
@@ -193,10 +192,7 @@ class Store:
         module.train()
         for parent in (child for child in module.children() if isinstance(child, Trainable)):
             parent.eval()  # no dropout in what is read
-        with warnings.catch_warnings():
-            for usual in USUAL:
-                warnings.filterwarnings("ignore", usual)
-            trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
+        trainer.fit(module, datamodule=module.corpus, ckpt_path=resumed, weights_only=False)
         if logger:
             close(logger)
         if trainer.interrupted or trainer.global_step < own.steps:
@@ -277,4 +273,3 @@ def commit() -> str:
         return out.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-

@@ -140,7 +140,8 @@ class Trainable(pl.LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         if self.global_step % 20 == 0 and not torch.isfinite(loss):
             raise FloatingPointError(
-                f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; lower optim.lr={self.options.lr}"
+                f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
+                f"lower optim.lr={self.options.lr}"
             )
         self.log("loss", loss, prog_bar=True)
         self.log_dict({f"loss/{name}": term for name, term in terms.items()})

@@ -96,6 +96,15 @@ def test_encoder_noisy_has_a_network_of_its_own_that_reads_x_t_and_the_time(lm):
     assert (control.log_prob(x_t, t - 0.4, None) - log_prob).abs().max() > 1e-4
 
 
+def test_a_second_network_is_counted_in_what_guidance_costs(lm):
+    x_t, t = torch.randn(2, 10, 16), torch.full((2,), 0.5)
+    prediction = lm(x_t, t)
+    for encoder, expected in (("denoiser", 0), ("noisy", 2 * 10)):
+        model = classifier(lm, encoder)
+        model.control(["red", "blue"]).log_prob(x_t, t, prediction)
+        assert model.token_evaluations == expected
+
+
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_only_the_classifier_trains(lm, encoder):
     model, before = classifier(lm, encoder), copy.deepcopy(lm.state_dict())

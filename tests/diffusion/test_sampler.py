@@ -44,7 +44,9 @@ def test_ddim_with_eta_one_is_ddpm():
 
 
 # σ of the released 200-step control runs at index i (reference values computed from their formula).
-@pytest.mark.parametrize(("i", "sigma"), [(190, 0.318), (150, 0.146), (100, 0.109), (50, 0.099), (20, 0.106), (10, 0.116)])
+@pytest.mark.parametrize(
+    ("i", "sigma"), [(190, 0.318), (150, 0.146), (100, 0.109), (50, 0.099), (20, 0.106), (10, 0.116)]
+)
 def test_ddim_spread_is_that_of_the_released_runs(i, sigma):
     t, s = torch.tensor([(i + 1) / 200]), torch.tensor([i / 200])
     spread = DDIM(200, eta=1.0).transition(Sqrt(), torch.zeros(1, 1, 1), t, s, torch.zeros(1, 1, 1)).stddev.item()

@@ -9,9 +9,13 @@ SCHEDULES = [Sqrt(), Cosine(), Linear()]
 
 
 # ᾱ of the released code's 2,000 steps, computed by its authors' formula (and quoted by a user in their issue #51).
-@pytest.mark.parametrize(("index", "value"), [(0, 0.98536), (9, 0.93797), (1000, 0.2954), (1998, 2.02e-4), (1999, 2e-7)])
+@pytest.mark.parametrize(
+    ("index", "value"), [(0, 0.98536), (9, 0.93797), (1000, 0.2954), (1998, 2.02e-4), (1999, 2e-7)]
+)
 def test_sqrt_is_the_released_schedule(index, value):
-    assert Sqrt().alpha_bar(torch.tensor((index + 1) / 2000, dtype=torch.float64)).item() == pytest.approx(value, rel=2e-3)
+    assert Sqrt().alpha_bar(torch.tensor((index + 1) / 2000, dtype=torch.float64)).item() == pytest.approx(
+        value, rel=2e-3
+    )
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)

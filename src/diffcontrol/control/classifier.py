@@ -64,6 +64,7 @@ class ControlClassifier(Trainable):
         self.task, self.lm, self.encoder, self.window = task, lm, encoder, lm.window
         self.network, width = encoder.build(lm)
         self.head = task.head(width)
+        self.token_evaluations = 0  # by a network of its own
 
     @cached_property
     def annotations(self) -> list[Any]:
@@ -98,5 +99,7 @@ class ClassifierControl(Control):
         self.classifier, self.targets = classifier, targets
 
     def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+        if not isinstance(self.classifier.network, nn.Identity):
+            self.classifier.token_evaluations += x_t.shape[0] * x_t.shape[1]
         hidden = self.classifier.encoder.hidden(self.classifier.network, x_t, t, prediction)
         return self.classifier.head.log_prob(hidden, self.targets)

@@ -118,7 +118,10 @@ def annotate(batch: Mapping[str, list], columns: Columns, rename: dict[str, str]
     out: dict[str, list[str]] = {"words": [], "fields": [], "labels": [], "fault": []}
     for cells in zip(*batch.values(), strict=True):
         row = {column: cell or "" for column, cell in zip(batch, cells, strict=True)}
-        words, fields, labels, fault = [], {}, {}, ""
+        words: list[str] = []
+        fields: dict[str, str] = {}
+        labels: dict[str, str] = {}
+        fault = ""
         try:
             words, fields, labels = annotated(row, columns, rename)
         except ValueError as error:

@@ -47,13 +47,15 @@ class Block(nn.Module):
     what stands next to a noisy word (docs/log.md).
     """
 
-    def __init__(self, width: int, heads: int, time_width: int, dropout: float):
+    def __init__(self, width: int, depth: int, heads: int, time_width: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.near = nn.Conv1d(width, width, kernel_size=5, padding=2, groups=width)
         self.modulation = nn.Linear(time_width, 6 * width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.rise, self.fall = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        for layer in (self.out, self.fall):  # residual branches start small, as in GPT-2
+            nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * depth))
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -82,11 +84,8 @@ class Transformer(nn.Module):
         self.enter = nn.Conv1d(inputs, width, kernel_size=5, padding=2)
         self.positions = nn.Parameter(0.5 * torch.randn(positions, width))
         self.time = nn.Sequential(nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU())
-        self.blocks = nn.ModuleList(Block(width, heads, time_width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, depth, heads, time_width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        for block in self.blocks:  # residual branches start small, as in GPT-2
-            for layer in (block.out, block.fall):
-                nn.init.normal_(layer.weight, std=0.02 / math.sqrt(2 * depth))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x [B L inputs], t [B] in [0, 1] → hidden [B L H]."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -43,7 +44,7 @@ class Sampler(ABC):
         """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result."""
         prediction: Prediction | None = None
         times = self.times(denoiser.low).to(x_t.device)
-        for t, s in zip(times[:-1], times[1:], strict=True):
+        for t, s in pairwise(times):
             t, s = t.expand(len(x_t)), s.expand(len(x_t))
             x_t, prediction = guidance.step(self, denoiser, control, x_t, t, s, prediction, generator)
             yield prediction

@@ -40,8 +40,12 @@ def measure(per_target: ArrayLike) -> Measure:
     if values.min() == values.max():  # also one target: nothing to resample
         return {"mean": mean, "ci95": [mean, mean], "n": len(values)}
     low, high = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, batch=max(1, _BATCH // len(values)),
-        method="percentile", rng=np.random.default_rng(0),
+        (values,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=max(1, _BATCH // len(values)),
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return {"mean": mean, "ci95": [float(low), float(high)], "n": len(values)}
 

@@ -16,8 +16,14 @@ from diffcontrol.report.layout import MISSING, SHOWN, Cell, cell, grid, look_up,
 
 HEADERS = ("seeds", "strict %", "released %", "perplexity", "length", *SHOWN.values(), "seconds a sample")
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
-_SHOWN = (("strict", 1, 100.0), ("released", 1, 100.0), ("perplexity", 2, 1.0), ("length", 1, 1.0),
-          *((key, 2, 1.0) for key in SHOWN), ("seconds_per_sample", 3, 1.0))
+_SHOWN = (
+    ("strict", 1, 100.0),
+    ("released", 1, 100.0),
+    ("perplexity", 2, 1.0),
+    ("length", 1, 1.0),
+    *((key, 2, 1.0) for key in SHOWN),
+    ("seconds_per_sample", 3, 1.0),
+)
 
 
 @dataclass
@@ -61,8 +67,16 @@ def gather(runs: Sequence[tuple[Path, Mapping]]) -> tuple[list[Row], list[str]]:
     if mixed:
         notes.append(f"Averaged over different trained models: {', '.join(mixed)}.")
     methods = order(dict.fromkeys(name for _, results in reversed(runs) for name in results["methods"]))
-    rows.sort(key=lambda row: (row.data, row.tasks, row.tasks.index(row.task), row.targets, methods.index(row.method),
-                               [(name, _natural(value)) for name, value in sorted(row.setting.items())]))
+    rows.sort(
+        key=lambda row: (
+            row.data,
+            row.tasks,
+            row.tasks.index(row.task),
+            row.targets,
+            methods.index(row.method),
+            [(name, _natural(value)) for name, value in sorted(row.setting.items())],
+        )
+    )
     return rows, list(dict.fromkeys(notes))
 
 
@@ -199,8 +213,12 @@ def comma_separated(rows: Sequence[Row]) -> str:
     lines: list[dict[str, Any]] = []
     for row in rows:
         line: dict[str, Any] = {
-            "data": row.data, "tasks": "+".join(row.tasks), "task": row.task, "method": row.method,
-            "setting": ", ".join(f"{k}={v}" for k, v in row.setting.items()), "targets": row.targets,
+            "data": row.data,
+            "tasks": "+".join(row.tasks),
+            "task": row.task,
+            "method": row.method,
+            "setting": ", ".join(f"{k}={v}" for k, v in row.setting.items()),
+            "targets": row.targets,
             "seeds": " ".join(sorted(map(str, row.seeds))),
         }
         for name, values in row.measures.items():

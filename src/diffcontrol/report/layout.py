@@ -132,20 +132,30 @@ def _signed(shown: Cell) -> str:
 def table(results: Mapping) -> Table:
     """The run as a rich table; its caption says on what, and holds the notes."""
     return grid(
-        "control: " + " + ".join(results["tasks"]), ["method"], [c.header for c in columns(results)],
+        "control: " + " + ".join(results["tasks"]),
+        ["method"],
+        [c.header for c in columns(results)],
         [[([name], cells) for name, cells in part] for part in (rows(results), published_rows(results))],
         [caption(results), *notes(results)],
     )
 
 
 def grid(
-    title: str, labels: Sequence[str], headers: Sequence[str],
-    sections: Iterable[Iterable[tuple[Sequence[str], Sequence[Cell]]]], lines: Iterable[str],
+    title: str,
+    labels: Sequence[str],
+    headers: Sequence[str],
+    sections: Iterable[Iterable[tuple[Sequence[str], Sequence[Cell]]]],
+    lines: Iterable[str],
 ) -> Table:
     """A rich table of label columns and number columns, intervals on a line of their own to save width."""
     made = Table(
-        title=title, caption=Text("\n".join(lines)), caption_justify="left", title_justify="left",
-        box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False,
+        title=title,
+        caption=Text("\n".join(lines)),
+        caption_justify="left",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     for label in labels:
         made.add_column(label, no_wrap=label == "method", overflow="fold")

@@ -101,9 +101,17 @@ def _ticks(axes: Axes) -> None:
 def _draw(axes: Axes, point: Point, colour: str, reference: bool) -> None:
     (x, *x_ends), (y, *y_ends) = point.x, point.y
     axes.errorbar(
-        x, y, xerr=_lengths(x, *x_ends), yerr=_lengths(y, *y_ends), color=colour, elinewidth=1.3, zorder=3,
-        fmt="D" if reference else "o", markersize=6.5 if reference else 7.5,
-        markerfacecolor="white" if reference else colour, markeredgewidth=1.4,
+        x,
+        y,
+        xerr=_lengths(x, *x_ends),
+        yerr=_lengths(y, *y_ends),
+        color=colour,
+        elinewidth=1.3,
+        zorder=3,
+        fmt="D" if reference else "o",
+        markersize=6.5 if reference else 7.5,
+        markerfacecolor="white" if reference else colour,
+        markeredgewidth=1.4,
     )
     if point.name == "gold":
         axes.axhline(y, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)  # ceiling
@@ -119,8 +127,15 @@ def _label(axes: Axes, drawn: list[tuple[Point, str]]) -> None:
     for point, colour in drawn:
         plain = colour == GREY
         text = axes.annotate(
-            point.name, (point.x[0], point.y[0]), xytext=(0, 0), textcoords="offset points", zorder=4, va="center",
-            fontsize=9.5, color=INK if plain else colour, fontweight="normal" if plain else "bold",
+            point.name,
+            (point.x[0], point.y[0]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            zorder=4,
+            va="center",
+            fontsize=9.5,
+            color=INK if plain else colour,
+            fontweight="normal" if plain else "bold",
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
         )
         costs = {}
@@ -142,7 +157,8 @@ def _boxes(axes: Axes, point: Point) -> list[Bbox]:
     (x, y), (left, low) = to_canvas((point.x[0], point.y[0])), to_canvas((point.x[1], point.y[1]))
     right, high = to_canvas((point.x[2], point.y[2]))
     return [
-        Bbox([[x - 10, y - 10], [x + 10, y + 10]]), Bbox([[left, y - 2], [right, y + 2]]),
+        Bbox([[x - 10, y - 10], [x + 10, y + 10]]),
+        Bbox([[left, y - 2], [right, y + 2]]),
         Bbox([[x - 2, low], [x + 2, high]]),
     ]
 

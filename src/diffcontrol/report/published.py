@@ -31,30 +31,46 @@ class Published(NamedTuple):
 _ONE: dict[str, dict[str, tuple[float, float]]] = {
     "PPLM": {"semantic_content": (9.9, 5.32)},
     "FUDGE": {
-        "semantic_content": (69.9, 2.83), "parts_of_speech": (27.0, 7.96), "syntax_tree": (17.9, 3.39),
-        "syntax_spans": (54.2, 4.03), "length": (46.9, 3.11),
+        "semantic_content": (69.9, 2.83),
+        "parts_of_speech": (27.0, 7.96),
+        "syntax_tree": (17.9, 3.39),
+        "syntax_spans": (54.2, 4.03),
+        "length": (46.9, 3.11),
     },
     "Diffusion-LM": {
-        "semantic_content": (81.2, 2.55), "parts_of_speech": (90.0, 5.16), "syntax_tree": (86.0, 3.71),
-        "syntax_spans": (93.8, 2.53), "length": (99.9, 2.16),
+        "semantic_content": (81.2, 2.55),
+        "parts_of_speech": (90.0, 5.16),
+        "syntax_tree": (86.0, 3.71),
+        "syntax_spans": (93.8, 2.53),
+        "length": (99.9, 2.16),
     },
     "FT-sample": {
-        "semantic_content": (72.5, 2.87), "parts_of_speech": (89.5, 4.72), "syntax_tree": (64.8, 5.72),
-        "syntax_spans": (26.3, 2.88), "length": (98.1, 3.84),
+        "semantic_content": (72.5, 2.87),
+        "parts_of_speech": (89.5, 4.72),
+        "syntax_tree": (64.8, 5.72),
+        "syntax_spans": (26.3, 2.88),
+        "length": (98.1, 3.84),
     },
     "FT-search": {
-        "semantic_content": (89.9, 1.78), "parts_of_speech": (93.0, 3.31), "syntax_tree": (76.4, 3.24),
-        "syntax_spans": (54.4, 2.19), "length": (100.0, 1.83),
+        "semantic_content": (89.9, 1.78),
+        "parts_of_speech": (93.0, 3.31),
+        "syntax_tree": (76.4, 3.24),
+        "syntax_spans": (54.4, 2.19),
+        "length": (100.0, 1.83),
     },
 }
 
 # Table 4: tasks → method → (ctrl of each task in that order, lm)
 _TWO: dict[tuple[str, str], dict[str, tuple[float, float, float]]] = {
     ("semantic_content", "syntax_tree"): {
-        "FUDGE": (61.7, 15.4, 3.52), "Diffusion-LM": (69.8, 74.8, 5.92), "FT-PoE": (61.7, 29.2, 2.77),
+        "FUDGE": (61.7, 15.4, 3.52),
+        "Diffusion-LM": (69.8, 74.8, 5.92),
+        "FT-PoE": (61.7, 29.2, 2.77),
     },
     ("semantic_content", "parts_of_speech"): {
-        "FUDGE": (64.5, 24.1, 3.52), "Diffusion-LM": (63.7, 69.1, 3.46), "FT-PoE": (29.4, 10.5, 2.97),
+        "FUDGE": (64.5, 24.1, 3.52),
+        "Diffusion-LM": (63.7, 69.1, 3.46),
+        "FT-PoE": (29.4, 10.5, 2.97),
     },
 }
 
