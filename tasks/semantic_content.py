@@ -110,8 +110,9 @@ class MentionHead(Head):
     def __init__(self, width: int, pairs: Mapping[Pair, int]):
         super().__init__()
         self.pairs = pairs
-        self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(pairs)))
-        nn.init.constant_(self.score[-1].bias, -6.0)  # at first a mention is rare at every position
+        last = nn.Linear(width, len(pairs))
+        self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), last)
+        nn.init.constant_(last.bias, -6.0)  # at first a mention is rare at every position
 
     def _absent(self, hidden: Tensor) -> Tensor:
         """−log p(not mentioned) of every pair, [B K]."""

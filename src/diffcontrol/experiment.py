@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> float:
         evaluations[name].extra = {**cost, "models": store.addresses(nodes["method"][name])}
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
-        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices.data, "seed": cfg.seed, "commit": commit(),
+        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices["data"], "seed": cfg.seed, "commit": commit(),
         "targets": {"from": _label(nodes["targets"]["from"]), "n": len(requests)}, "num_samples": cfg.num_samples,
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
@@ -66,13 +66,18 @@ def run(cfg: DictConfig) -> float:
 
 
 def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:
-    before = sum(int(model.token_evaluations) for model in method.models() if hasattr(model, "token_evaluations"))
+    before = _evaluations(method)
     started = time.perf_counter()
     texts = method.generate(requests, n, title=name)
     seconds = time.perf_counter() - started
-    after = sum(int(model.token_evaluations) for model in method.models() if hasattr(model, "token_evaluations"))
+    after = _evaluations(method)
     count = len(requests) * n
     return texts, {"seconds_per_sample": seconds / count, "token_evaluations_per_sample": (after - before) / count}
+
+
+def _evaluations(method: Method) -> int:
+    """Token evaluations of its models so far."""
+    return sum(getattr(model, "token_evaluations", 0) for model in method.models())
 
 
 def _settings() -> dict[str, str]:

@@ -152,7 +152,7 @@ class Trainable(pl.LightningModule):
         matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
         others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=tuple(o.betas))
+        optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]))
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
 
 

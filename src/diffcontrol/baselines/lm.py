@@ -94,7 +94,8 @@ class CausalLM(Trainable):
         )  # fmt: skip
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(generator.initial_seed())
-            ids = self.network.generate(
+            ids: Tensor
+            ids = self.network.generate(  # type: ignore[assignment]
                 start, generation_config=options, attention_mask=torch.ones_like(start),
                 logits_processor=LogitsProcessorList(processors),
             )  # fmt: skip

@@ -34,6 +34,7 @@ def prefix_and_self(module: nn.Module, query: Tensor, key: Tensor, value: Tensor
     values, own_value = value[:, :, :-count], value[:, :, -count:]
     query = query * query.shape[-1] ** -0.5
     scores = torch.cat([query @ keys.transpose(2, 3), (query * own_key).sum(-1, keepdim=True)], -1)  # [B h C S+1]
+    assert attention_mask is not None
     weights = scores.masked_fill_(~attention_mask, -torch.inf).softmax(-1)
     mixed = weights[..., :-1] @ values + weights[..., -1:] * own_value
     return mixed.transpose(1, 2), None
@@ -62,6 +63,7 @@ class Reading:
         """Logits of success if the candidate is written next in these of the rows, [R], [R C] → [R C]."""
         cache = DynamicCache()
         for i, layer in enumerate(self.cache.layers):
+            assert layer.keys is not None and layer.values is not None
             cache.update(layer.keys[rows], layer.values[rows], i)
         seen = torch.cat([self.seen[rows], self.seen.new_ones(len(rows), 1)], 1)  # the prefix and itself
         here = candidates.new_full((1, 1), self.position)

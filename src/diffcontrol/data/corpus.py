@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -74,7 +74,7 @@ class Corpus(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         """The texts of every step, read as the model in training wants them."""
         assert self.trainer is not None
-        module = self.trainer.lightning_module
+        module = cast("Trainable", self.trainer.lightning_module)
         steps = module.steps(self.trainer.global_rank, self.trainer.world_size)
         steps.taken = lambda: module.global_step
         return DataLoader(_Reading(module), sampler=steps, batch_size=None)

@@ -22,6 +22,8 @@ class DiffusionLM(Trainable):
     lengths are those of the data. 0 always reads all positions.
     """
 
+    log_frequency: Tensor  # of the words in the training texts, [V]
+
     def __init__(self, data: Corpus, model: Mapping[str, Any], objective: Objective, schedule: NoiseSchedule,
                  optim: Mapping[str, Any], window: int = 0, model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)

@@ -87,11 +87,11 @@ class EndToEnd(Objective):
         return nn.ModuleDict({"down": down, "bias": nn.Embedding(1, words)})  # lm_head is tied, with its own bias
 
     def read(self, lm: "DiffusionLM", hidden: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        x0 = lm.output["down"](hidden)
+        x0 = lm.output["down"](hidden)  # type: ignore[index]
         return Prediction(x0, self._lm_head(lm, x0), hidden)
 
     def _lm_head(self, lm: "DiffusionLM", x0: Tensor) -> Tensor:
-        return x0 @ lm.table().T + lm.output["bias"].weight[0]
+        return x0 @ lm.table().T + lm.output["bias"].weight[0]  # type: ignore[index]
 
     def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:
         clean = lm.table()[ids]
