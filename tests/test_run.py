@@ -199,7 +199,7 @@ def test_a_run_killed_in_training_resumes_and_writes_what_an_unbroken_one_writes
 def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
     folder, own, _ = first
     store = f"paths.store={folder / 'store'}"
-    process = start(tmp_path, store, "sampler.steps=2000")
+    process = start(tmp_path, store, "sampler.steps=400")
     wait_for(lambda: "writing: guided_diffusion" in (tmp_path / "stdout").read_text(), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
