@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Model
 
 from diffcontrol.baselines.lm import BUCKET, crop, gpt2, lengths
@@ -43,23 +44,34 @@ class Asked:
         if len(numbers) < 2:
             raise ValueError(f"{type(task).__name__}: {len(numbers)} different targets in the training texts; need 2")
         self.words, self.flat, self.starts = list(numbers), torch.tensor(flat), torch.tensor(starts)
+        letters = {word: i for i, word in enumerate(dict.fromkeys(word for words in numbers for word in words))}
+        self._spelled = pad_sequence(
+            [torch.tensor([letters[word] for word in words]) for words in numbers], batch_first=True, padding_value=-1
+        )  # [targets P]
         self.counts = self.starts.diff()
         self._carriers = self.counts.nonzero()[:, 0]
         owners = torch.arange(len(examples)).repeat_interleave(self.counts)
         self._pairs = (owners * len(numbers) + self.flat).sort().values
 
     def draw(self, texts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A target that each text meets, and one of another text's that it does not.
+        """A target that each text meets, and one of another text's that it does not: of TRIES, half of the time the
+        first and half of the time the one spelled most like the positive (food : Thai for food : Italian), as they
+        are what has to be told apart.
 
         Returns [≤ 2B]: indices into `words`, rows of `texts`, labels. A text without target is no positive.
         """
         negative = self._pick(self._carriers[torch.randint(len(self._carriers), (len(texts), TRIES),
                                                            generator=generator)], generator)  # fmt: skip
         foreign = ~self._met(texts[:, None], negative)
-        negative = negative.gather(1, foreign.int().argmax(1, keepdim=True))[:, 0]
         rows = torch.arange(len(texts))
         with_targets, with_negative = rows[self.counts[texts] > 0], rows[foreign.any(1)]
         positive = self._pick(texts[with_targets], generator)
+        likeness = torch.zeros_like(negative)
+        alike = self._spelled[negative[with_targets]] == self._spelled[positive][:, None]
+        likeness[with_targets] = (alike & (self._spelled[positive][:, None] >= 0)).sum(-1)
+        hard = torch.rand((len(texts), 1), generator=generator) < 0.5
+        chosen = (foreign * (1 + hard * likeness)).argmax(1, keepdim=True)
+        negative = negative.gather(1, chosen)[:, 0]
         labels = torch.cat([torch.ones(len(positive)), torch.zeros(len(with_negative))])
         return torch.cat([positive, negative[with_negative]]), torch.cat([with_targets, with_negative]), labels
 
