@@ -109,7 +109,16 @@ class Predictor(Trainable):
             model, len(self.ids) + 2, self.prompt_length + data.length, attn_implementation=IMPLEMENTATION,
             initializer_range=model["width"] ** -0.5,  # GPT-2's 0.02 takes about five times the steps to match anything
         ))  # fmt: skip
+        self._look_for_equals()
         self.logit = nn.Linear(model["width"], 1)
+
+    @torch.no_grad()
+    def _look_for_equals(self) -> None:
+        """Keys begin as queries, so that at first every word attends to the same word of the prompt. To find out that
+        it should is what takes a network with keys of their own most of its training (docs/log.md)."""
+        for block in self.network.h:
+            query, key, _ = block.attn.c_attn.weight.chunk(3, 1)
+            key.copy_(query)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """Prompts [2B P], texts [2B T], labels [2B]; drawn as a function of the model seed and the texts alone."""
