@@ -26,18 +26,34 @@ OF_TAG = {
     "HYPH": "PUNCT", "NFP": "PUNCT",
 }  # fmt: skip
 
-BE = frozenset("be am is are was were been being 's 're 'm ai".split())
-HAVE = frozenset("have has had having 've 'd".split())
-DO = frozenset("do does did".split())
-NEGATIONS = frozenset("not n't n’t".split())
-SUBORDINATORS = frozenset("although though while whilst if because unless whether whereas that lest".split())
-EITHER = frozenset("as since before after until till than once like so".split())  # subordinator or preposition
-DEMONSTRATIVES = frozenset("this that these those".split())
+BE = frozenset(("be", "am", "is", "are", "was", "were", "been", "being", "'s", "'re", "'m", "ai"))
+HAVE = frozenset(("have", "has", "had", "having", "'ve", "'d"))
+DO = frozenset(("do", "does", "did"))
+NEGATIONS = frozenset(("not", "n't", "n’t"))
+SUBORDINATORS = frozenset(
+    ("although", "though", "while", "whilst", "if", "because", "unless", "whether", "whereas", "that", "lest")
+)
+EITHER = frozenset(
+    ("as", "since", "before", "after", "until", "till", "than", "once", "like", "so")
+)  # subordinator or preposition
+DEMONSTRATIVES = frozenset(("this", "that", "these", "those"))
 INDEFINITES = frozenset(
-    "something anything nothing everything someone anyone everyone somebody anybody everybody nobody".split()
+    (
+        "something",
+        "anything",
+        "nothing",
+        "everything",
+        "someone",
+        "anyone",
+        "everyone",
+        "somebody",
+        "anybody",
+        "everybody",
+        "nobody",
+    )
 )
 BETWEEN = frozenset(("RB", "RBR", "RBS", "PRP", "EX"))  # may stand between an auxiliary and its verb
-NOMINAL = frozenset("NN NNS NNP NNPS JJ JJR JJS CD VBG VBN".split())  # may follow a determiner
+NOMINAL = frozenset(("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "CD", "VBG", "VBN"))  # may follow a determiner
 
 
 def universal(tags: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
