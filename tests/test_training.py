@@ -9,6 +9,8 @@ from diffcontrol.training import Optim, Steps, seed_of
 from tests.fakes import FakeCorpus
 from tests.toys import Toy, toy
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory", "ignore:.*The number of training batches")
+
 
 def steps(pools, batch_size=3, seed=0, count=20, per_epoch=5, **kwargs) -> Steps:
     return Steps(pools, batch_size, seed, count, per_epoch, **kwargs)

@@ -64,12 +64,12 @@ def test_a_mention_no_position_hints_at_still_has_a_gradient():
     assert gradient.abs().max() > 1e-3
 
 
-def test_encoder_denoiser_reads_the_predictions_hidden_states_and_has_no_network(lm):
+def test_encoder_denoiser_reads_the_prediction_and_has_no_network(lm):
     model = classifier(lm)
-    hidden = torch.randn(2, 10, 32)
-    prediction = Prediction(torch.zeros(2, 10, 16), torch.zeros(2, 10, 15), hidden)
+    hidden, x0 = torch.randn(2, 10, 32), torch.randn(2, 10, 16)
+    prediction = Prediction(x0, torch.zeros(2, 10, 15), hidden)
     control = model.control(["red", "blue"])
-    expected = model.head.log_prob(hidden, ["red", "blue"])
+    expected = model.head.log_prob(torch.cat([hidden, x0], -1), ["red", "blue"])
     for x_t in (torch.zeros(2, 10, 16), torch.randn(2, 10, 16)):
         torch.testing.assert_close(control.log_prob(x_t, torch.tensor([0.1, 0.9]), prediction), expected)
     assert not list(model.network.parameters())
@@ -117,7 +117,7 @@ def test_only_the_classifier_trains(lm, encoder):
 def test_it_learns_to_tell_what_a_noisy_text_says(lm):
     torch.manual_seed(1)
     model = ControlClassifier(SemanticContent(lm.corpus), lm, DenoiserEncoder(), lm.corpus, LEARN)
-    train(model, 400)
+    train(model, 250)
     said = [(i, dict(found)["colour"]) for i, found in enumerate(model.annotations) if "colour" in dict(found)]
     ids = lm.corpus.ids["train"][[i for i, _ in said]]
     t = torch.full((len(ids),), lm.low)
@@ -125,7 +125,7 @@ def test_it_learns_to_tell_what_a_noisy_text_says(lm):
     asked = [model.control([["colour", colour]] * len(ids)).log_prob(x_t, t, lm(x_t, t)) for colour in COLOURS]
     best = torch.stack(asked).argmax(0).tolist()
     right = sum(COLOURS[k] == colour for k, (_, colour) in zip(best, said, strict=True))
-    assert right > 0.7 * len(said)  # by chance 1 in 3
+    assert right > 0.85 * len(said)  # by chance 1 in 3
 
 
 def test_a_control_asks_each_row_for_its_own_target(lm):

@@ -32,13 +32,17 @@ class Encoder(ABC):
 
 
 class DenoiserEncoder(Encoder):
-    """The diffusion LM's own hidden states: no second network has to be trained or run."""
+    """The diffusion LM's own hidden states beside its x̂₀: no second network has to be trained or run.
+
+    x̂₀ is there because words that can stand in the same places (expensive, inexpensive) have much the same hidden
+    state (docs/log.md).
+    """
 
     def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
-        return nn.Identity(), lm.width
+        return nn.Identity(), lm.width + lm.embedding.embedding_dim
 
     def hidden(self, network: nn.Module, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        return prediction.hidden
+        return torch.cat([prediction.hidden, prediction.x0], -1)
 
 
 class NoisyEncoder(Encoder):
