@@ -33,25 +33,10 @@ NEGATIONS = frozenset(("not", "n't", "n’t"))
 SUBORDINATORS = frozenset(
     ("although", "though", "while", "whilst", "if", "because", "unless", "whether", "whereas", "that", "lest")
 )
-EITHER = frozenset(
-    ("as", "since", "before", "after", "until", "till", "than", "once", "like", "so")
-)  # subordinator or preposition
+#: subordinators or prepositions
+EITHER = frozenset(("as", "since", "before", "after", "until", "till", "than", "once", "like", "so"))
 DEMONSTRATIVES = frozenset(("this", "that", "these", "those"))
-INDEFINITES = frozenset(
-    (
-        "something",
-        "anything",
-        "nothing",
-        "everything",
-        "someone",
-        "anyone",
-        "everyone",
-        "somebody",
-        "anybody",
-        "everybody",
-        "nobody",
-    )
-)
+INDEFINITES = frozenset(start + end for start in ("some", "any", "every", "no") for end in ("thing", "one", "body"))
 BETWEEN = frozenset(("RB", "RBR", "RBS", "PRP", "EX"))  # may stand between an auxiliary and its verb
 NOMINAL = frozenset(("NN", "NNS", "NNP", "NNPS", "JJ", "JJR", "JJS", "CD", "VBG", "VBN"))  # may follow a determiner
 
