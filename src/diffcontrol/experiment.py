@@ -25,6 +25,7 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     ".*does not have many workers",
     r"Found \d+ module\(s\) in eval mode",
     "Total length of .* across ranks is zero",
+    ".*TreeCRF.* does not define `arg_constraints`",
     "`isinstance.treespec, LeafSpec.` is deprecated",
 )
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
@@ -101,7 +102,12 @@ class Store:
             if not key.startswith("_")
         }
         special = {key: value for key, value in node.items() if key.startswith("_")}
-        return instantiate(special, **arguments, _recursive_=False, _convert_="object")
+        try:
+            return instantiate(special, **arguments, _recursive_=False, _convert_="object")
+        except InstantiationException as error:  # what a constructor refuses, in its own sentence
+            if isinstance(error.__cause__, ValueError | FileNotFoundError):
+                raise error.__cause__ from None
+            raise
 
     def canonical(self, node: Any) -> Any:
         """The node as it enters an address: data sets by what they hold."""
