@@ -13,7 +13,7 @@ from typing import ClassVar
 from filelock import FileLock
 
 
-class Shared(ABC):
+class Shared(ABC):  # noqa: B024  a mark
     """Built once a run for all whose recipes name it."""
 
 

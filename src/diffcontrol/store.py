@@ -21,10 +21,10 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from diffcontrol.callbacks import Bar, Saves
 from diffcontrol.logger import close
 from diffcontrol.stage import Clock, Content, Shared, Stage, once
 from diffcontrol.training import Trainable, averaging, seed_of
@@ -207,7 +207,7 @@ class Store:
             max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
             logger=logger or False,
             callbacks=[
-                _Saves(draft), *([_Bar(address)] if options.get("enable_progress_bar", True) else []),
+                Saves(draft), *([Bar(address)] if options.get("enable_progress_bar", True) else []),
                 *([mean] if mean else []),
             ],
             enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
@@ -255,39 +255,6 @@ def _own(module: Trainable, recipe: Mapping[str, Any]) -> dict[str, torch.Tensor
             seen.add(weight.data_ptr())
             own[name] = weight.contiguous().cpu()
     return own
-
-
-class _Saves(ModelCheckpoint):
-    """One checkpoint, renewed every epoch of Lightning's (`optim.checkpoint` steps), with the seconds spent so far."""
-
-    def __init__(self, draft: Path):
-        super().__init__(dirpath=draft, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        self.clock = Clock(draft)
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        self.clock.write()
-
-
-class _Bar(TQDMProgressBar):
-    """Progress over all steps of the training rather than over one epoch."""
-
-    def __init__(self, title: str):
-        super().__init__(refresh_rate=20)
-        self.title = title
-
-    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
-        bar = self.train_progress_bar
-        bar.reset(trainer.max_steps)
-        bar.initial = bar.n = trainer.global_step
-        bar.set_description(f"training {self.title}")
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        bar = self.train_progress_bar
-        if trainer.global_step % self.refresh_rate == 0 or trainer.global_step == trainer.max_steps:
-            bar.n = trainer.global_step
-            bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
-            bar.refresh()
 
 
 def commit() -> str:

@@ -3,13 +3,14 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.toys import data
 
 from diffcontrol.store import Store
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.embedded import EmbeddedParser, telling
 from diffcontrol.syntax.parser import Parse
 from diffcontrol.syntax.quality import quality
+from tests.composing import composed
+from tests.toys import data
 
 TRAINER = {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False}
 
@@ -92,3 +93,10 @@ def test_a_parser_that_is_right_has_full_marks(first):
     assert {name: measure["mean"] for name, measure in quality(Oracle(), examples).items()} == {
         "f1": 1.0, "tag_accuracy": 1.0,
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_as_configured_it_learns_the_grammar(tmp_path):
+    parser = Store(tmp_path, trainer=TRAINER).fit(composed("data.dev=10", "data.test=200")["parser"])
+    found = parser.quality(parser.corpus)
+    assert found["f1"]["mean"] >= 0.95 and found["tag_accuracy"]["mean"] >= 0.99

@@ -17,7 +17,7 @@ from diffcontrol.syntax.parser import (
 )
 
 LOCAL = Path(__file__).parents[2].parent / "shared" / "models" / "benepar_wsj_minilm"
-TEXT = "the bar ( by the river ) serves coffee .".split()
+TEXT = ["the", "bar", "(", "by", "the", "river", ")", "serves", "coffee", "."]
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,7 @@ def test_a_text_too_long_for_the_model_is_refused_in_a_sentence(local):
 def test_a_moved_folder_is_the_same_parser_and_a_changed_file_is_not(local, tmp_path):
     moved = tmp_path / "elsewhere"
     shutil.copytree(LOCAL, moved)
-    nodes = [
-        {"_target_": "diffcontrol.syntax.parser.FolderParser", "model": str(folder)} for folder in (LOCAL, moved)
-    ]
+    nodes = [{"_target_": "diffcontrol.syntax.parser.FolderParser", "model": str(folder)} for folder in (LOCAL, moved)]
     assert Store(tmp_path / "s").canonical(nodes[0]) == Store(tmp_path / "s").canonical(nodes[1])
     (moved / "vocab.txt").write_text("other")
     assert Store(tmp_path / "s").canonical(nodes[0]) != Store(tmp_path / "s").canonical(nodes[1])

@@ -2,8 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.fakes import FakeCorpus
-from tests.toys import data, toy
 
 from diffcontrol.data.corpus import SPLITS
 from diffcontrol.stage import Content
@@ -11,9 +9,11 @@ from diffcontrol.store import Store
 from diffcontrol.syntax import treebank as treebank_module
 from diffcontrol.syntax.parser import Parse, Parser
 from diffcontrol.syntax.treebank import Treebank
+from tests.fakes import FakeCorpus
+from tests.toys import data, toy
 
 
-class Power(ConnectionError):
+class PowerError(ConnectionError):
     pass
 
 
@@ -29,7 +29,7 @@ class Flat(Parser):
 
     def parse(self, texts, title=""):
         if Flat.left == 0:
-            raise Power("the power went off")
+            raise PowerError("the power went off")
         Flat.left -= 1
         Flat.seen += map(tuple, texts)
         return [
@@ -136,7 +136,7 @@ def test_a_killed_annotation_goes_on_where_it_stopped(tmp_path, cut):
     unbroken = store(tmp_path / "unbroken").build(node()).splits["train"]
     Flat.seen.clear()
     Flat.left = 2
-    with pytest.raises(Power):
+    with pytest.raises(PowerError):
         _ = store(tmp_path / "killed").build(node()).splits["train"]
     assert folders(tmp_path / "killed") == [] and len(Flat.seen) == 10  # a draft is no treebank
     (draft,) = (tmp_path / "killed" / ".drafts").glob("Treebank-*/parses.jsonl")

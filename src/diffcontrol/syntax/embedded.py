@@ -1,4 +1,4 @@
-"""The embedded parser: benepar's chart parser on a character LSTM, trained by the store on the data's own gold trees."""
+"""The embedded parser: benepar's chart parser on a character LSTM, trained by the store on the data's gold trees."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -106,9 +106,7 @@ def stored(file: Path, whole: bool = True) -> dict[tuple[str, ...], Parse]:
             found[words] = parse
     except (OSError, ValueError, KeyError, TypeError) as error:
         if whole:
-            raise ValueError(
-                f"{file} holds no readable parses ({error}); remove its folder to parse again"
-            ) from error
+            raise ValueError(f"{file} holds no readable parses ({error}); remove its folder to parse again") from error
     return found
 
 
