@@ -36,8 +36,17 @@ class SpanScorer(nn.Module):
         """Log-probabilities of every cell, hidden [B L H] → [B P K]."""
         first, last = torch.triu_indices(hidden.shape[1], hidden.shape[1], device=hidden.device)
         left, right = self.ends(hidden).chunk(2, -1)
-        cells = left[:, first] + right[:, last] + self.distance(last - first)
-        return self.label(nn.functional.gelu(cells)).float().log_softmax(-1)
+        return self._labels(left[:, first] + right[:, last], last - first)
+
+    def at(self, hidden: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """Log-probabilities of one cell a row, hidden [B L H], first and last [B] → [B K]."""
+        rows = torch.arange(len(hidden), device=hidden.device)
+        left, right = self.ends(torch.stack([hidden[rows, first], hidden[rows, last]])).chunk(2, -1)
+        return self._labels(left[0] + right[1], last - first)
+
+    def _labels(self, ends: Tensor, distance: Tensor) -> Tensor:
+        cells = nn.functional.gelu(ends + self.distance(distance))
+        return self.label(cells).float().log_softmax(-1)
 
     def chart(self, rows: Sequence[Iterable[Span]], length: int, device: torch.device | None = None) -> Tensor:
         """Number of the label of every cell, [B P]: NONE where no span is, IGNORED where its label is not known.
