@@ -96,7 +96,8 @@ class SemanticContent(ControlTask):
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [target[0], ":", *target[1].split()]
 
-    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]]) -> Mapping[str, list[float]]:
+    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
+                judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         rows = list(zip(texts, targets, strict=True))
         return {
             "strict": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],

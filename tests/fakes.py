@@ -90,7 +90,8 @@ class FakeTask(ControlTask):
     def serialize(self, target: Target) -> list[str]:
         return [target]
 
-    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target]) -> Mapping[str, list[float]]:
+    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
+                judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         found = [float(target in text) for text, target in zip(texts, targets, strict=True)]
         return {"strict": found, "released": found}
 

@@ -152,6 +152,35 @@ def test_the_command_line_says_it_in_a_few_lines():
     assert all(task in found.stderr for task in TASKS) and len(found.stderr.splitlines()) < 30
 
 
+# --- trees: gold ones or a parser's, with the data
+
+
+@pytest.mark.parametrize(("overrides", "parser", "treebank"), [
+    ((), "EmbeddedParser", "Restaurants"),
+    (("treebank=parsed",), "EmbeddedParser", "Treebank"),
+    (("parser=local", "parser.model=/x"), "FolderParser", "Restaurants"),
+    (("data=e2e",), "PublishedParser", "Treebank"),
+    (("data=e2e", "parser=local", "parser.model=/x"), "FolderParser", "Treebank"),
+    (("parser=embedded", "data=e2e"), "EmbeddedParser", "Treebank"),
+    (("data=e2e", "treebank=gold"), "PublishedParser", "Table"),
+    (("data=table", "data.folder=/x"), "PublishedParser", "Treebank"),
+    (("experiment=e2e_small",), "PublishedParser", "Treebank"),
+    (("experiment=e2e_small", "parser=local"), "FolderParser", "Treebank"),
+])  # fmt: skip
+def test_the_data_choose_parser_and_treebank_and_the_command_line_has_the_last_word(overrides, parser, treebank):
+    cfg = composed(*overrides)
+    assert cfg["parser"]["_target_"].endswith(f".{parser}") and cfg["treebank"]["_target_"].endswith(f".{treebank}")
+    if treebank == "Treebank":
+        assert cfg["treebank"]["parser"] == cfg["parser"] and cfg["treebank"]["data"] == cfg["data"]
+
+
+@pytest.mark.parametrize("data", options("data"))
+def test_a_task_that_asks_for_no_trees_names_neither_parser_nor_treebank(data):
+    cfg = composed("task=semantic_content", f"data={data}", f"method=[{','.join(METHODS)}]")
+    used = {key: value for key, value in cfg.items() if key not in ("parser", "treebank")}
+    assert not [path for path, node in nodes(used) if "syntax" in node["_target_"]]
+
+
 # --- what enters a model's address
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
 from diffcontrol.task import ControlTask, Request
 
@@ -61,18 +62,25 @@ class Evaluation:
 
 
 def evaluate(
-    texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], teacher: Teacher
+    texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
 ) -> Evaluation:
-    """Scores texts [requests][samples]."""
+    """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and the tasks take what they need."""
+    teacher: Teacher = judges["teacher"]
     flat = [words for group in texts for words in group]
     shape = (len(texts), len(texts[0]))
     success = {}
     for name, task in tasks.items():
         targets = [request.targets[name] for request in requests for _ in range(shape[1])]
-        scored = task.success(flat, targets)
+        scored = task.success(flat, targets, judges)
         success[name] = {key: np.asarray(values, float).reshape(shape) for key, values in scored.items()}
     nats, tokens = teacher.nll(flat)
     return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape))
+
+
+def quality(judges: Mapping[str, Any], corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """How good the judges themselves are: measures by judge and name, of those that the corpus has a truth for."""
+    found = {name: judge.quality(corpus) for name, judge in judges.items() if hasattr(judge, "quality")}
+    return {name: dict(measures) for name, measures in found.items() if measures}
 
 
 def differences(evaluations: Mapping[str, Evaluation], first: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from diffcontrol import report
-from diffcontrol.evaluation import Evaluation, differences, evaluate
+from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
 from diffcontrol.requests import choose, sources
@@ -25,6 +25,7 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     ".*does not have many workers",
     r"Found \d+ module\(s\) in eval mode",
     "Total length of .* across ranks is zero",
+    ".*TreeCRF.* does not define `arg_constraints`",
     "`isinstance.treespec, LeafSpec.` is deprecated",
 )
 
@@ -38,18 +39,19 @@ def run(cfg: DictConfig) -> float:
     store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
     tasks = {name: store.build(node) for name, node in nodes["task"].items()}
     corpus = store.build(nodes["data"])
-    requests = choose(tasks, corpus, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
+    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
-    teacher = store.build(nodes["judge"]["teacher"])
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
         return math.nan
     evaluations: dict[str, Evaluation] = {}
     if gold := sources(requests):
-        evaluations["gold"] = evaluate(gold, requests, tasks, teacher)
+        evaluations["gold"] = evaluate(gold, requests, tasks, judges)
         evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
     for name, method in methods.items():
         texts, cost = _timed(name, method, requests, cfg.num_samples)
-        evaluations[name] = evaluate(texts, requests, tasks, teacher)
+        evaluations[name] = evaluate(texts, requests, tasks, judges)
         evaluations[name].extra = {**cost, "models": store.addresses(nodes["method"][name])}
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
@@ -58,6 +60,7 @@ def run(cfg: DictConfig) -> float:
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
         "strength": nodes["strength"], "settings": _settings(), "trained": store.trained,
+        "judges": quality(judges, corpus),
         "teacher": store.address(nodes["judge"]["teacher"]),
     }  # fmt: skip
     _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])

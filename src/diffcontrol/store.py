@@ -1,9 +1,9 @@
-"""Store: trained models, addressed by the recipe that made them.
+"""Store: trained models and annotated data, addressed by the recipe that made them.
 
-A recipe is a config node with `_target_` (a Trainable) and `optim`. Its address is the hash of the resolved node, in
-which every data set is replaced by its content's digest; where things lie, devices and loggers do not enter.
-A finished folder holds config.yaml, weights.safetensors and provenance.json; while training it is a draft with a
-checkpoint from which a killed run resumes.
+A recipe is a config node with `_target_` (a Trainable) and `optim`, or one of a Stage. Its address is the hash of the
+resolved node, in which every data set is replaced by its content's digest; where things lie, devices and loggers do not
+enter. A finished folder holds config.yaml, provenance.json and weights.safetensors or a stage's files; in the making it
+is a draft, from which a killed run resumes.
 """
 
 import hashlib
@@ -12,31 +12,41 @@ import logging
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
-from hydra.utils import get_class, instantiate
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffcontrol.data.corpus import Corpus
+from diffcontrol.callbacks import Bar, Saves
 from diffcontrol.logger import close
+from diffcontrol.stage import Clock, Content, Shared, Stage, once
 from diffcontrol.training import Trainable, averaging, seed_of
 
 log = logging.getLogger(__name__)
-WHERE = ("folder", "urls")  # keys of a data node that say where it lies, not what it is
 
 
 def is_recipe(node: Any) -> bool:
     """Whether a config node describes something to be trained."""
     return isinstance(node, Mapping) and "_target_" in node and "optim" in node
+
+
+def _class(node: Mapping[str, Any]) -> type | None:
+    """The class a node makes an object of, if it makes one."""
+    made = get_object(node["_target_"]) if "_target_" in node and not node.get("_partial_") else None
+    return made if isinstance(made, type) else None
+
+
+def _is(node: Any, kind: type) -> bool:
+    """Whether a node describes an object of that kind, and nothing to be trained."""
+    made = _class(node) if isinstance(node, Mapping) and not is_recipe(node) else None
+    return made is not None and issubclass(made, kind)
 
 
 def hardware_has_bf16() -> bool:
@@ -75,19 +85,29 @@ class Store:
             return {key: self.build(value) for key, value in node.items()}
         if is_recipe(node):
             return self.fit(node)
-        shared = issubclass(get_class(node["_target_"]), Corpus) if not node.get("_partial_") else False
+        if not _is(node, Shared):
+            return self._construct(node)
         text = json.dumps(node, sort_keys=True)
-        if shared and text in self.built:
-            return self.built[text]
-        made = self._construct(node)
-        if shared:
-            self.built[text] = made
-        return made
+        if text not in self.built:
+            self.built[text] = made = self._construct(node)
+            if isinstance(made, Stage):
+                made.folder = lambda part: self._make(node, made, part)
+        return self.built[text]
 
     def _construct(self, node: Mapping[str, Any]) -> Any:
-        arguments = {key: self.build(value) for key, value in node.items() if not key.startswith("_")}
+        late = getattr(_class(node), "late", ())
+        arguments = {
+            key: (lambda value=value: self.build(value)) if key in late else self.build(value)
+            for key, value in node.items()
+            if not key.startswith("_")
+        }
         special = {key: value for key, value in node.items() if key.startswith("_")}
-        return instantiate(special, **arguments, _recursive_=False, _convert_="object")
+        try:
+            return instantiate(special, **arguments, _recursive_=False, _convert_="object")
+        except InstantiationException as error:  # what a constructor refuses, in its own sentence
+            if isinstance(error.__cause__, ValueError | FileNotFoundError):
+                raise error.__cause__ from None
+            raise
 
     def canonical(self, node: Any) -> Any:
         """The node as it enters an address: data sets by what they hold."""
@@ -95,18 +115,30 @@ class Store:
             return [self.canonical(item) for item in node]
         if not isinstance(node, Mapping):
             return node
-        plain = {key: self.canonical(value) for key, value in node.items()}
-        if "_target_" in node and not is_recipe(node) and not node.get("_partial_"):
-            made = get_class(node["_target_"])
-            if issubclass(made, Corpus):
-                plain = {key: value for key, value in plain.items() if key not in WHERE}
-                plain["digest"] = self.build(node).digest
-        return plain
+        if _is(node, Content) and not _is(node, Stage):
+            made = self.build(node)
+            plain = {key: self.canonical(value) for key, value in node.items() if key not in made.lies_in}
+            return plain | {"digest": made.digest}
+        return {key: self.canonical(value) for key, value in node.items()}
 
     def address(self, recipe: Mapping[str, Any]) -> str:
         """Name-hash under which the model of this recipe lies."""
         text = json.dumps(self.canonical(recipe), sort_keys=True)
         return f"{recipe['_target_'].rsplit('.', 1)[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def _make(self, node: Mapping[str, Any], stage: Stage, part: str) -> Path:
+        """The finished folder of a stage's part."""
+        own = {key: value for key, value in node.items() if key == part or key not in stage.parts} | {"_part_": part}
+        address = self.address(own)
+
+        def make(draft: Path) -> None:
+            clock = Clock(draft)
+            try:
+                stage.make(part, draft)
+            finally:
+                clock.write()
+
+        return self._find(address) or self._once(own, address, make)
 
     def addresses(self, node: Any, prefix: str = "") -> dict[str, str]:
         """Addresses of all recipes within a node, by their dotted keys."""
@@ -127,9 +159,10 @@ class Store:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(recipe.get("model_seed", 0)))  # initial weights, too, belong to the recipe
                 module = self._construct(recipe)
-            folder = self._find(address)
-            if folder is None:
-                folder = self._train(recipe, address, module)
+            folder = self._find(address) or self._once(
+                recipe, address, lambda draft: self._train(recipe, address, module, draft),
+                lambda draft: self._run(module, draft, address),
+            )  # fmt: skip
             self._load(module, folder, recipe)
             self.built[address] = module.eval().requires_grad_(False).to(self.device)
         return self.built[address]
@@ -137,34 +170,28 @@ class Store:
     def _find(self, address: str) -> Path | None:
         return next((root / address for root in self.roots if (root / address).is_dir()), None)
 
-    def _train(self, recipe: Mapping[str, Any], address: str, module: Trainable) -> Path:
-        final, draft = self.root / address, self.root / ".drafts" / address
-        draft.mkdir(parents=True, exist_ok=True)
-        if int(os.environ.get("LOCAL_RANK", 0)):  # rank 0 holds the lock and renames
-            self._run(module, draft, address)
-            parent = os.getppid()
-            while not final.is_dir():
-                if os.getppid() != parent:
-                    raise SystemExit(f"{address}: rank 0 ended without a model")
-                time.sleep(0.2)
-            return final
-        with FileLock(self.root / ".drafts" / f"{address}.lock"):
-            if final.is_dir():  # another process trained it while this one waited
-                return final
+    def _once(self, recipe: Mapping[str, Any], address: str, make: Callable[[Path], None],
+              others: Callable[[Path], None] | None = None) -> Path:  # fmt: skip
+        def documented(draft: Path) -> None:
             (draft / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
-            self._run(module, draft, address)
-            own = _own(module, recipe)
-            if not all(weight.isfinite().all() for weight in own.values()):
-                steps, lr = module.options.steps, module.options.lr
-                raise FloatingPointError(f"{address}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
-            save_file(own, draft / "weights.safetensors")
+            make(draft)
             seconds = float((draft / "seconds").read_text())
             (draft / "provenance.json").write_text(json.dumps(self._provenance(recipe, seconds), indent=1))
             (draft / "seconds").unlink()
-            (draft / "last.ckpt").unlink(missing_ok=True)
-            draft.rename(final)
-        self.trained.append(address)
-        return final
+
+        folder, made = once(self.root, address, documented, others)
+        if made:
+            self.trained.append(address)
+        return folder
+
+    def _train(self, recipe: Mapping[str, Any], address: str, module: Trainable, draft: Path) -> None:
+        self._run(module, draft, address)
+        own = _own(module, recipe)
+        if not all(weight.isfinite().all() for weight in own.values()):
+            steps, lr = module.options.steps, module.options.lr
+            raise FloatingPointError(f"{address}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
+        save_file(own, draft / "weights.safetensors")
+        (draft / "last.ckpt").unlink(missing_ok=True)
 
     def _run(self, module: Trainable, draft: Path, address: str) -> None:
         options = {"accelerator": "auto", "devices": 1, **self.trainer}
@@ -180,7 +207,7 @@ class Store:
             max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
             logger=logger or False,
             callbacks=[
-                _Saves(draft), *([_Bar(address)] if options.get("enable_progress_bar", True) else []),
+                Saves(draft), *([Bar(address)] if options.get("enable_progress_bar", True) else []),
                 *([mean] if mean else []),
             ],
             enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
@@ -228,40 +255,6 @@ def _own(module: Trainable, recipe: Mapping[str, Any]) -> dict[str, torch.Tensor
             seen.add(weight.data_ptr())
             own[name] = weight.contiguous().cpu()
     return own
-
-
-class _Saves(ModelCheckpoint):
-    """One checkpoint, renewed every epoch of Lightning's (`optim.checkpoint` steps), with the seconds spent so far."""
-
-    def __init__(self, draft: Path):
-        super().__init__(dirpath=draft, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
-        self.seconds, self.since = draft / "seconds", time.time()
-        self.before = float(self.seconds.read_text()) if self.seconds.exists() else 0.0
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        self.seconds.write_text(f"{self.before + time.time() - self.since:.1f}")
-
-
-class _Bar(TQDMProgressBar):
-    """Progress over all steps of the training rather than over one epoch."""
-
-    def __init__(self, title: str):
-        super().__init__(refresh_rate=20)
-        self.title = title
-
-    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
-        bar = self.train_progress_bar
-        bar.reset(trainer.max_steps)
-        bar.initial = bar.n = trainer.global_step
-        bar.set_description(f"training {self.title}")
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        bar = self.train_progress_bar
-        if trainer.global_step % self.refresh_rate == 0 or trainer.global_step == trainer.max_steps:
-            bar.n = trainer.global_step
-            bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
-            bar.refresh()
 
 
 def commit() -> str:

@@ -60,8 +60,12 @@ class ControlTask(ABC):
         """The target as words, for predictors and fine-tuned models that read it as a prompt."""
 
     @abstractmethod
-    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target]) -> Mapping[str, list[float]]:
-        """Scores in [0, 1] by name, one per text; always `strict` and `released`."""
+    def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
+                judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
+        """Scores in [0, 1] by name, one per text; always `strict` and `released`.
+
+        judges: name → what conf's `judge` builds (a parser, a teacher); a task whose judge is missing says so.
+        """
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from diffcontrol.store import Store
 from diffcontrol.task import ControlTask
 from tests.composing import composed, options
+from tests.gold_parser import GoldParser
 
 SMALL = ["data.size=300", "data.dev=20", "data.test=60"]
 
@@ -15,7 +16,13 @@ SMALL = ["data.size=300", "data.dev=20", "data.test=60"]
 @pytest.fixture(scope="module", params=options("task"))
 def task(request, tmp_path_factory) -> ControlTask:
     store = Store(tmp_path_factory.mktemp("store"), trainer={"accelerator": "cpu", "enable_progress_bar": False})
-    return store.build(composed(f"task={request.param}", *SMALL)["task"][request.param])
+    gold = f"task.{request.param}.data=${{data}}"  # its trees and tags are gold, and made in no time
+    return store.build(composed(f"task={request.param}", *SMALL, gold)["task"][request.param])
+
+
+@pytest.fixture(scope="module")
+def judges(task) -> dict:
+    return {"parser": GoldParser(task.corpus)}
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +32,10 @@ def found(task):
     return [(example, annotation, task.targets(annotation)) for example, annotation in annotated]
 
 
-def test_what_annotate_finds_success_accepts(task, found):
+def test_what_annotate_finds_success_accepts(task, found, judges):
     pairs = [(example.words, target) for example, _, targets in found for target in targets]
     assert len(pairs) >= 30
-    scores = task.success([words for words, _ in pairs], [target for _, target in pairs])
+    scores = task.success([words for words, _ in pairs], [target for _, target in pairs], judges)
     assert {"strict", "released"} <= set(scores)
     missed = [pair for pair, score in zip(pairs, scores["strict"], strict=True) if score != 1]
     assert missed == []
@@ -36,9 +43,9 @@ def test_what_annotate_finds_success_accepts(task, found):
     assert all(len(values) == len(pairs) for values in scores.values())
 
 
-def test_a_text_of_nothing_obeys_nothing(task, found):
+def test_a_text_of_nothing_obeys_nothing(task, found, judges):
     targets = [targets[0] for _, _, targets in found if targets]
-    scores = task.success([[]] * len(targets), targets)
+    scores = task.success([[]] * len(targets), targets, judges)
     assert max(scores["strict"]) < 1
 
 

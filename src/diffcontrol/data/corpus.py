@@ -3,21 +3,23 @@
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from diffcontrol.stage import Content
 from diffcontrol.text import Vocabulary
 
 if TYPE_CHECKING:
     from diffcontrol.training import Trainable
 
+T = TypeVar("T")
 SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
 
 
@@ -38,7 +40,25 @@ class Example:
     universal: tuple[str, ...] = ()
 
 
-class Corpus(pl.LightningDataModule):
+class Lazy(Mapping[str, T]):
+    """split → what `make` makes of it, when it is first asked for."""
+
+    def __init__(self, make: Callable[[str], T]):
+        self.make, self.made = make, dict[str, T]()
+
+    def __getitem__(self, split: str) -> T:
+        if split not in self.made:
+            self.made[split] = self.make(split)
+        return self.made[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(SPLITS)
+
+    def __len__(self) -> int:
+        return len(SPLITS)
+
+
+class Corpus(pl.LightningDataModule, Content):
     """Base of the data sets. `length` is the number of positions of a text, START and END included."""
 
     length: int
@@ -56,7 +76,7 @@ class Corpus(pl.LightningDataModule):
         """Short hash of the data's content, part of the address of every model trained on it."""
 
     @cached_property
-    def splits(self) -> dict[str, list[Example]]:
+    def splits(self) -> Mapping[str, list[Example]]:
         return {split: self.read(split) for split in SPLITS}
 
     @cached_property
@@ -64,12 +84,11 @@ class Corpus(pl.LightningDataModule):
         return Vocabulary.count(e.words for e in self.splits["train"])
 
     @cached_property
-    def ids(self) -> dict[str, Tensor]:
+    def ids(self) -> Mapping[str, Tensor]:
         """Word ids of every split, [N length]."""
-        return {
-            split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in examples])
-            for split, examples in self.splits.items()
-        }
+        return Lazy(
+            lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
+        )
 
     def train_dataloader(self) -> DataLoader:
         """The texts of every step, read as the model in training wants them."""

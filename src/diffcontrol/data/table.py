@@ -47,6 +47,8 @@ class Table(Corpus):
     `field : value words` names a field and the very string that stands in `Example.fields`.
     """
 
+    lies_in = ("folder", "urls")
+
     def __init__(
         self,
         folder: str | None,

@@ -111,8 +111,12 @@ def caption(results: Mapping) -> str:
 
 
 def notes(results: Mapping) -> list[str]:
-    """Paired differences of strict success and NLL, if the run has them, and where published rows come from."""
+    """The judges' own quality and paired differences, where the run has them, and where published rows come from."""
     lines = []
+    for judge, measures in results.get("judges", {}).items():
+        parts = [f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %" for name, measure in measures.items()]
+        n = next(iter(measures.values()))["n"]
+        lines.append(f"the judge itself ({judge}), on {n} held-out gold annotations: {', '.join(parts)}")
     for pair, difference in results.get("differences", {}).items():
         parts = [
             f"{task} strict {_signed(cell(scores['strict'], 1, 100.0))} points"

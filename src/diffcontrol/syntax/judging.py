@@ -1,0 +1,23 @@
+"""What the scorers of the syntax tasks share: the judge's parses, and the released scorer's cutting and filling."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffcontrol.syntax.parser import Parse
+
+
+def parses(judges: Mapping[str, Any], texts: Sequence[Sequence[str]], task: str) -> "list[Parse]":
+    """The judge parser's parse of each text.
+
+    Raises:
+        ValueError: there is no such judge.
+    """
+    if judges.get("parser") is None:
+        raise ValueError(f"{task}: scoring needs the judge `parser` (conf: judge.parser=${{parser}})")
+    return judges["parser"].parse(texts)
+
+
+def fitted(items: Sequence[str], length: int, filler: str) -> list[str]:
+    """Cut, or filled up, to the length."""
+    return [*items[:length], *[filler] * (length - len(items))]
