@@ -46,6 +46,7 @@ def e2e(folder: str | None, **kwargs) -> Table:
 
 def shipped(folder: Path) -> Table:
     conf = OmegaConf.load(ROOT / "conf/data/e2e.yaml")
+    conf.pop("defaults")  # Hydra's
     return instantiate(OmegaConf.merge({"paths": {"e2e": str(folder)}}, {"data": conf}).data)
 
 

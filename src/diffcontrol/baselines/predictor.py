@@ -116,9 +116,10 @@ class Predictor(Trainable):
     def _look_for_equals(self) -> None:
         """Keys begin as queries, so that at first every word attends to the same word of the prompt. To find out that
         it should is what takes a network with keys of their own most of its training (docs/log.md)."""
-        for block in self.network.h:
-            query, key, _ = block.attn.c_attn.weight.chunk(3, 1)
-            key.copy_(query)
+        for name, weight in self.network.named_parameters():
+            if name.endswith("attn.c_attn.weight"):
+                query, key, _ = weight.chunk(3, 1)
+                key.copy_(query)
 
     def collate(self, indices: list[int]) -> dict[str, Tensor]:
         """Prompts [2B P], texts [2B T], labels [2B]; drawn as a function of the model seed and the texts alone."""
