@@ -153,6 +153,7 @@ def load(folder: Path) -> "ChartParser":
     from benepar.parse_chart import ChartParser
 
     network = ChartParser.from_trained(str(folder)).eval().requires_grad_(False)
+    network.retokenizer.tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True  # benepar means to
     return network.cuda() if torch.cuda.is_available() else network
 
 

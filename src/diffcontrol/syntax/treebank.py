@@ -67,11 +67,12 @@ class Treebank(Corpus, Stage):
         file.write_text("".join(map(_line, done.items())), encoding="utf-8")  # without the line a kill cut
         texts = {example.words for example in self._chosen(part) if example.words}
         left = sorted(texts - done.keys(), key=lambda words: (len(words), words))
+        parser = self.parser()
         with bar(True) as progress, file.open("a", encoding="utf-8") as lines:
             task = progress.add_task(f"parsing: {part}", total=len(texts), completed=len(texts) - len(left))
             for start in range(0, len(left), CHUNK):
                 chunk = left[start : start + CHUNK]
-                lines.writelines(map(_line, zip(chunk, self.parser().parse(chunk), strict=True)))
+                lines.writelines(map(_line, zip(chunk, parser.parse(chunk), strict=True)))
                 lines.flush()
                 progress.advance(task, len(chunk))
 
