@@ -40,7 +40,8 @@ def run(cfg: DictConfig) -> float:
     tasks = {name: store.build(node) for name, node in nodes["task"].items()}
     corpus = store.build(nodes["data"])
     annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    wanted = cfg.targets
+    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
     judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
