@@ -23,6 +23,8 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
     ".*does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # batches are functions of the step
+    "Be aware that when using `ckpt_path`",
     r"Found \d+ module\(s\) in eval mode",
     "Total length of .* across ranks is zero",
     ".*TreeCRF.* does not define `arg_constraints`",
