@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.layout import joint
 from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
@@ -72,9 +73,12 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
     else:
         raise ValueError(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
     try:
-        return Request({name: tasks[name].parse(target) for name, target in by_task.items()})
+        request = Request({name: tasks[name].parse(target) for name, target in by_task.items()})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):
+        raise ValueError(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
+    return request
 
 
 def sources(requests: Sequence[Request]) -> list[list[list[str]]] | None:

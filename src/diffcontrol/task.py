@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Example
+from diffcontrol.layout import Layout
 
 Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
 Annotation = Any  # JSON-able: what is true of a text
@@ -51,9 +52,20 @@ class ControlTask(ABC):
             ValueError: one sentence that names the value and what is allowed.
         """
 
-    @abstractmethod
     def head(self, width: int) -> Head:
-        """A new head on hidden states of this width."""
+        """A new head on hidden states of this width.
+
+        Raises:
+            ValueError: the task has none, as fixed words are all it asks for.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no head to guide or classify with: the words it fixes are all it asks for"
+        )
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        """Ways to fix words at known places so that the target can be met, one of which is drawn; none unless
+        overridden."""
+        return ()
 
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
