@@ -14,7 +14,7 @@ from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.guidance.base import Guidance, Unguided
 from diffcontrol.layout import Layout, drawn, joint
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
 
 
@@ -24,6 +24,14 @@ class Method(ABC):
 
     def __init__(self, chunk: int, seed: int):
         self.chunk, self.seed = chunk, seed
+
+    @classmethod
+    def check(cls, name: str, tasks: Mapping[str, ControlTask]) -> None:
+        """Called before anything is trained, with the method's name in conf.
+
+        Raises:
+            ValueError: the method has no way to do what these tasks ask; by default none.
+        """
 
     @abstractmethod
     def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:

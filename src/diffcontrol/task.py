@@ -79,6 +79,23 @@ class ControlTask(ABC):
         judges: name → what conf's `judge` builds (a parser, a teacher); a task whose judge is missing says so.
         """
 
+    def compared(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
+                 sources: Sequence[Example]) -> Mapping[str, list[float]]:  # fmt: skip
+        """Further scores by name, of texts beside the source sentences of their targets; none unless overridden."""
+        return {}
+
+
+class GapTask(ControlTask):
+    """A task whose targets give words to the left and right of what is to be written."""
+
+    @abstractmethod
+    def gap(self, target: Target) -> tuple[list[str], list[str]]:
+        """Words before the gap and after it."""
+
+    @abstractmethod
+    def longest(self, target: Target) -> int | None:
+        """Words that may stand in the gap at most; None where it does not matter."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -41,8 +41,8 @@ class Labels:
         """Mean over texts of −Σ log p of their labels, [B K] and (label, value) pairs of each text → []."""
         truth = torch.zeros_like(log_probs)
         for row, pairs in enumerate(rows):
-            for pair in pairs:
-                truth[row, self.numbers[pair]] = 1
+            for label, value in pairs:
+                truth[row, self.numbers[label, value]] = 1
         return -(truth * log_probs).sum(1).mean()
 
 
