@@ -24,9 +24,9 @@ def infiller(task) -> Infiller:
 
 
 def test_a_row_is_the_prompt_and_the_middle_of_which_the_middle_counts(infiller):
-    ids, written = infiller.collate([0, 1, 2])
+    ids, written = infiller.collate(carriers := infiller.carriers[:3].tolist())
     words = {number: word for word, number in infiller.ids.items()} | {infiller.separator: "|"}
-    for i, (row, own) in enumerate(zip(ids, written, strict=True)):
+    for i, row, own in zip(carriers, ids, written, strict=True):
         said = [words[n] for n in row.tolist()]
         gap, cut = said.index("[]"), said.index("|")
         middle = [words[n] for n in row[own].tolist()]
