@@ -41,11 +41,11 @@ _GAP = re.compile(r"\[(?:(\d+)(?:-(\d+))?)?\]")
 
 class Infilling(GapTask):
     """An annotation is the text and where pieces may be cut out of it. `length`: what is asked of the middle of a text
-    cut so: exact (as long as what was cut), range (±2 words) or free; bert: BERTScore's model."""
+    cut so: exact (as long as what was cut), range (±2 words), free, or a number of words; bert: BERTScore's model."""
 
-    def __init__(self, data: Corpus, length: str = "exact", bert: str | None = None):
-        if length not in ASKED:
-            raise ValueError(f"task.infilling.length={length} is none of {', '.join(ASKED)}")
+    def __init__(self, data: Corpus, length: str | int = "exact", bert: str | None = None):
+        if length not in ASKED and (type(length) is not int or length < 1):
+            raise ValueError(f"task.infilling.length={length} is neither one of {', '.join(ASKED)} nor a number of words")
         self.corpus, self.length, self.bert, self.most = data, length, bert, data.length - 2
 
     def annotate(self, example: Example) -> dict[str, Any]:
@@ -53,20 +53,23 @@ class Infilling(GapTask):
             gaps = [list(example.gap)]
         elif example.tree:
             found = trees.spans(trees.bare(example.tree))[1]
-            gaps = [list(span) for span in sorted({(first, last + 1) for first, last, _ in found})]
+            gaps = [list(span) for span in sorted({(i, j + 1) for i, j, _ in found}) if span[1] - span[0] in CUT]
         else:
-            gaps = pieces(example.words)
+            gaps = [piece for piece in pieces(example.words) if piece[1] - piece[0] in CUT]
         return {"words": list(example.words), "gaps": gaps}
 
     def targets(self, annotation: Mapping[str, Any]) -> list[Target]:
         words, found = annotation["words"], []
-        for start, end in annotation["gaps"] if len(annotation["words"]) <= self.most else ():
-            if start > 0 and end < len(words) and (end - start in CUT):
-                found.append({"left": words[:start], "right": words[end:], "length": self._asked(end - start)})
+        for start, end in annotation["gaps"]:
+            length = self._asked(end - start)
+            left, right = words[:start], words[end:]
+            if left and right and len(left) + len(right) + _bounds(length, "")[0] <= self.most and len(words) <= self.most:
+                found.append({"left": left, "right": right, "length": length})
         return found
 
     def _asked(self, cut: int) -> int | list[int] | None:
-        return {"exact": cut, "range": [max(1, cut - SLACK), cut + SLACK], "free": None}[self.length]
+        asked = {"exact": cut, "range": [max(1, cut - SLACK), cut + SLACK], "free": None}
+        return asked[self.length] if isinstance(self.length, str) else self.length
 
     def parse(self, target: Any) -> Target:
         given = self._read(target) if isinstance(target, str) else target

@@ -80,11 +80,11 @@ def test_constituents_are_cut_out_of_a_tree_and_pieces_of_a_text_without(task):
     assert [" ".join(words[a:b]) for a, b in pieces(words)] == ["", "and it", "is", "near the river", "in town", ""]
 
 
-@pytest.mark.parametrize(("asks", "length"), [("exact", 2), ("range", [1, 4]), ("free", None)])
+@pytest.mark.parametrize(("asks", "length"), [("exact", 2), ("range", [1, 4]), ("free", None), (3, 3)])
 def test_what_is_asked_of_a_cut_out_middle(asks, length):
     task = Infilling(Pubs(), length=asks)
     assert task.targets(task.annotate(task.corpus.splits["train"][0]))[1]["length"] == length
-    with pytest.raises(ValueError, match="length=short is none of exact, range, free"):
+    with pytest.raises(ValueError, match="length=short is neither one of exact, range, free nor a number"):
         Infilling(Pubs(), length="short")
 
 
