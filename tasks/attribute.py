@@ -3,9 +3,9 @@
     target ["tone", "warning"]     "Sorrel is a shabby diner that sells greasy fare ."    strict 1, probability .98
                                    "Sorrel is a charming diner that sells fresh fare ."   strict 0, probability .01
 
-*strict* and *released*: the judge holds the value to be the likeliest of its label's (the paper has no such task; FUDGE,
-PPLM and others are scored so). *probability*: what the judge gives the value. The judge (`metrics/labels.py`) is a
-classifier of another kind, trained on another half of the training texts than what guides; how often it is right on
+*strict* and *released*: the judge holds the value to be the likeliest of its label's (the paper has no such task, but
+FUDGE, PPLM and others are scored so). *probability*: what the judge gives the value. The judge (`metrics/labels.py`) is
+a classifier of another kind, trained on another half of the training texts than what guides; how often it is right on
 held-out texts stands in results.json under `judges`.
 """
 
@@ -66,7 +66,9 @@ class Attribute(ControlTask):
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         if judges.get("labels") is None:
             raise ValueError("attribute: scoring needs the judge `labels` (conf/task/attribute.yaml)")
-        said = [judged.get(label, {}) for judged, (label, _) in zip(judges["labels"].judge(texts), targets, strict=True)]
+        said = [
+            judged.get(label, {}) for judged, (label, _) in zip(judges["labels"].judge(texts), targets, strict=True)
+        ]
         rows = list(zip(texts, said, targets, strict=True))
         right = [float(bool(words) and bool(probs) and likeliest(probs) == value) for words, probs, (_, value) in rows]
         probability = [probs.get(value, 0.0) if words else 0.0 for words, probs, (_, value) in rows]

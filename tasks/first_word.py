@@ -38,7 +38,9 @@ class FirstWord(ControlTask):
 
     def parse(self, target: Any) -> str:
         if target not in self.known:
-            raise ValueError(f"first_word: no text is known to begin with {target!r}; known are {', '.join(self.known)}")
+            raise ValueError(
+                f"first_word: no text is known to begin with {target!r}; known are {', '.join(self.known)}"
+            )
         return target
 
     def head(self, width: int) -> "WordHead":

@@ -7,13 +7,14 @@
     "the inn is very cheap ."        strict 0, released 0 (the left context is another)
     "the pub is very UNK ."          strict 0, released 1
 
-`length` is a number of words, a range [2, 5] ("[2-5]") or null, any number ("[]"). *strict*: both contexts word for word
-and between them a middle of the length asked for, without UNK or PAD. *released*: both contexts, whatever is between (the
-released code fixes both and ten places, in which PAD and UNK may stand). Beside them stands how much the middle shares
-with what was cut out: `bleu_4`, `rouge_l`, `cider` and, where its model is at hand, `bert_score` (`metrics/overlap.py`).
+`length` is a number of words, a range [2, 5] ("[2-5]") or null, any number ("[]"). *strict*: both contexts word for
+word and between them a middle of the length asked for, without UNK or PAD. *released*: both contexts, whatever is
+between (the released code fixes both and ten places, in which PAD and UNK may stand). Beside them stands how much the
+middle shares with what was cut out: `bleu_4`, `rouge_l`, `cider` and, where its model is at hand, `bert_score`
+(`metrics/overlap.py`).
 
-What is cut out of a text: a constituent, where it has a tree, else a piece that a comma, a preposition or the like begins;
-for aNLG the sentence between the two that are given.
+What is cut out of a text: a constituent, where it has a tree, else a piece that a comma, a preposition or the like
+begins; for aNLG the sentence between the two that are given.
 """
 
 import re
@@ -33,9 +34,10 @@ CUT = range(2, 13)  # words of a middle that is cut out
 SLACK = 2  # words that a range leaves to either side of what was cut out
 ASKED = ("exact", "range", "free")
 MARKS = {",", ".", ";", ":", "!", "?"}
-BEGINS = MARKS | set(
-    "in on at by with near for from to of that which who where and but or is are was has serves serving located".split()
-)
+BEGINS = MARKS | {
+    "in", "on", "at", "by", "with", "near", "for", "from", "to", "of", "that", "which", "who", "where", "and", "but",
+    "or", "is", "are", "was", "has", "serves", "serving", "located",
+}  # fmt: skip
 _GAP = re.compile(r"\[(?:(\d+)(?:-(\d+))?)?\]")
 
 
@@ -45,7 +47,9 @@ class Infilling(GapTask):
 
     def __init__(self, data: Corpus, length: str | int = "exact", bert: str | None = None):
         if length not in ASKED and (type(length) is not int or length < 1):
-            raise ValueError(f"task.infilling.length={length} is neither one of {', '.join(ASKED)} nor a number of words")
+            raise ValueError(
+                f"task.infilling.length={length} is neither one of {', '.join(ASKED)} nor a number of words"
+            )
         self.corpus, self.length, self.bert, self.most = data, length, bert, data.length - 2
 
     def annotate(self, example: Example) -> dict[str, Any]:
@@ -63,7 +67,12 @@ class Infilling(GapTask):
         for start, end in annotation["gaps"]:
             length = self._asked(end - start)
             left, right = words[:start], words[end:]
-            if left and right and len(left) + len(right) + _bounds(length, "")[0] <= self.most and len(words) <= self.most:
+            if (
+                left
+                and right
+                and len(left) + len(right) + _bounds(length, "")[0] <= self.most
+                and len(words) <= self.most
+            ):
                 found.append({"left": left, "right": right, "length": length})
         return found
 
@@ -77,14 +86,16 @@ class Infilling(GapTask):
             raise ValueError(f'infilling: {target!r} is not a target; write "words to the left [3] words to the right"')
         left, right = (side.split() if isinstance(side, str) else side for side in (given["left"], given["right"]))
         if not all(isinstance(side, list | tuple) and all(map(_is_word, side)) for side in (left, right)):
-            raise ValueError(f"infilling: {target!r}: left and right are lists of words, START, END, UNK and PAD not theirs")
+            raise ValueError(
+                f"infilling: {target!r}: left and right are lists of words, START, END, UNK and PAD not theirs"
+            )
         low, high = _bounds(length := given.get("length"), target)
         room = self.most - len(left) - len(right)
         if not 1 <= low <= min(high, room):
             asked = "a middle" if length is None else f"a middle of {length} words"
             raise ValueError(
-                f"infilling: {target!r} asks for {asked}; with {len(left) + len(right)} words around it, a text of this "
-                f"model has room for 1 to {room}"
+                f"infilling: {target!r} asks for {asked}; with {len(left) + len(right)} words around it, a text of "
+                f"this model has room for 1 to {room}"
             )
         return {"left": list(left), "right": list(right), "length": length}
 

@@ -25,7 +25,7 @@ class Method(ABC):
     def __init__(self, chunk: int, seed: int):
         self.chunk, self.seed = chunk, seed
 
-    @classmethod
+    @classmethod  # noqa: B027  most can do what any task asks
     def check(cls, name: str, tasks: Mapping[str, ControlTask]) -> None:
         """Called before anything is trained, with the method's name in conf.
 

@@ -8,7 +8,7 @@ from tasks.infilling import Infilling
 from tests.composing import composed
 
 STORIES = [
-    ["Ann had a dog. It ran off. She looked for it. A boy saw it. \"Here it is!\" He was glad."],  # six
+    ['Ann had a dog. It ran off. She looked for it. A boy saw it. "Here it is!" He was glad.'],  # six
     ["Ann had a dog. It ran off. She called. A boy saw it. All were glad."],
     ["Bob was late. He ran. The bus left. He walked. He was fired."],
 ]
@@ -17,7 +17,9 @@ STORIES = [
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "roc_train.json").write_text("".join(json.dumps(story) + "\n" for story in STORIES))
-    dev = {"a-1": {"obs1": "Ann had a dog.", "obs2": "All were glad.", "gold_labels": ["It was lost.", "She found it."]}}
+    dev = {
+        "a-1": {"obs1": "Ann had a dog.", "obs2": "All were glad.", "gold_labels": ["It was lost.", "She found it."]}
+    }
     test = {
         "b-1": {"obs1": "Bob ate.", "obs2": "He slept.", "gold_labels": []},
         "c-1": {"obs1": "No one knows.", "obs2": "Why?", "gold_labels": []},  # nor is there a reference
@@ -57,7 +59,7 @@ def test_what_people_wrote_between_is_compared_with_what_is_written(folder):
     task = Infilling(data)
     (target,) = task.targets(task.annotate(test))
     assert target == {"left": ["Bob", "ate", "."], "right": ["He", "slept", "."], "length": 4}
-    written = "Bob ate . Bob went to bed . He slept .".split()
+    written = ["Bob", "ate", ".", "Bob", "went", "to", "bed", ".", "He", "slept", "."]
     assert task.success([written], [target])["strict"] == [0] and task.success([written], [target])["released"] == [1]
     assert task.compared([written], [target], [test])["rouge_l"] == pytest.approx([1])
     ten = Infilling(data, length=10).targets(task.annotate(test))[0]

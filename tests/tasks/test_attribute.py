@@ -13,9 +13,9 @@ class Reviews(Corpus):
 
     def read(self, split):
         rows = [("good", "yes"), ("bad", "no"), ("fine", "yes")]
-        return [Example((word, "food"), {}, {"liked": liked, "source": "web", "stars": "5"}) for word, liked in rows] + [
-            Example(("some", "food"), {}, {"stars": "1 of 5"})
-        ]
+        return [
+            Example((word, "food"), {}, {"liked": liked, "source": "web", "stars": "5"}) for word, liked in rows
+        ] + [Example(("some", "food"), {}, {"stars": "1 of 5"})]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,9 @@ def test_labels_that_tell_nothing_cannot_be_asked_for(task):
     only = Attribute(Reviews(), label="liked")
     assert only.targets(annotations[0]) == [["liked", "yes"]] and only.targets(annotations[3]) == []
     with pytest.raises(ValueError, match="label=mood is no label of the data; known are liked, stars"):
-        Attribute(Reviews(), label="mood").targets(Attribute(Reviews(), label="mood").annotate(Example(("a",), {}, {"x": "y"})))
+        Attribute(Reviews(), label="mood").targets(
+            Attribute(Reviews(), label="mood").annotate(Example(("a",), {}, {"x": "y"}))
+        )
 
 
 @pytest.mark.parametrize("given", [["stars", "1 of 5"], ("stars", "1 of 5"), "stars: 1 of 5", "stars : 1 of 5"])

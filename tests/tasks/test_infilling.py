@@ -76,7 +76,7 @@ def test_constituents_are_cut_out_of_a_tree_and_pieces_of_a_text_without(task):
     assert [" ".join(task.serialize(t)) for t in task.targets(river)] == [
         "Sorrel [3] near the river .", "Sorrel is a pub [3] .",
     ]  # fmt: skip
-    words = "cheap , and it is near the river in town .".split()
+    words = ["cheap", ",", "and", "it", "is", "near", "the", "river", "in", "town", "."]
     assert [" ".join(words[a:b]) for a, b in pieces(words)] == ["", "and it", "is", "near the river", "in town", ""]
 
 
@@ -98,7 +98,7 @@ def test_a_free_middle_is_as_long_as_training_texts_make_it(task):
 
 def test_the_middle_is_compared_with_what_was_cut_out_or_with_what_people_wrote(task):
     source = task.corpus.splits["train"][0]
-    texts = ["the pub is very cheap .".split(), "the inn is so cheap .".split()]
+    texts = [["the", "pub", "is", "very", "cheap", "."], ["the", "inn", "is", "so", "cheap", "."]]
     found = task.compared(texts, [PUB, PUB], [source, source])
     assert found["bleu_4"][0] == pytest.approx(1) and found["rouge_l"] == pytest.approx([1, 0.5])
     several = Gapped(source.words, gap=(3, 5), references=(("so", "nice"), ("so", "cheap")))

@@ -1,4 +1,4 @@
-"""Autoregressive infilling: a causal LM that has read both contexts writes the middle, or one that reads the left alone.
+"""Autoregressive infilling: a causal LM that has read both contexts writes the middle, or one that reads the left only.
 
 Donahue et al. 2020, *Enabling Language Models to Fill in the Blanks*; Li et al. 2022 §6.4 train theirs on the sentences
 before, after and between, in this order, and take "Left-only" from Qin et al. 2020.

@@ -42,7 +42,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Gapped(Example):
-    """An example whose words gap[0] to gap[1] − 1 were written by several people: `references` holds what they wrote."""
+    """An example whose words gap[0] to gap[1] − 1 several people wrote: `references` holds what they wrote."""
 
     gap: tuple[int, int] = (0, 0)
     references: tuple[tuple[str, ...], ...] = ()

@@ -1,4 +1,4 @@
-"""Part: one of several disjoint parts of a corpus's training texts, so that a judge learns from none that a guide saw."""
+"""Part: one of several disjoint parts of a corpus's training texts, so that a judge learns from none of a guide's."""
 
 import hashlib
 import json

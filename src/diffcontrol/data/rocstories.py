@@ -1,6 +1,6 @@
 """ROCStories with aNLG: train on neighbouring sentences of stories, fill in between a first and a last sentence.
 
-Mostafazadeh et al. 2016; Bhagavatula et al. 2020, *Abductive Commonsense Reasoning* (ART), as prepared for Diffusion-LM:
+Mostafazadeh et al. 2016; Bhagavatula et al. 2020, *Abductive Commonsense Reasoning*, as prepared for Diffusion-LM:
 items of dev and test have a first and a last observation and, between them, several sentences that people wrote. About
 one in twenty of them begins and ends like a story of the released validation file (docs/log.md); such stories are left
 out of train.
@@ -25,8 +25,9 @@ Item = tuple[str, str, list[str]]  # observations, what stands between them
 
 class RocStories(Corpus):
     """`sentences` neighbours of a story are a training text (3: as the paper's autoregressive baseline reads; 5: all),
-    its inner sentence the gap. Files of `folder`: stories (a JSON list a line, the story its first entry), dev and test (JSON
-    objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the hub."""
+    its inner sentences the gap. Files of `folder`: stories (a JSON list a line, the story its first entry), dev and
+    test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
+    hub."""
 
     lies_in = ("folder",)
 

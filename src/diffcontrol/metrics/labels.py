@@ -56,7 +56,6 @@ class LabelJudge(Trainable):
         self.near = nn.ModuleList(nn.Conv1d(width, width, kernel_size=5, padding=2) for _ in range(2))
         self.score = nn.Linear(width, len(self.labels))
 
-
     def collate(self, indices: list[int]) -> tuple[Tensor, list[list[tuple[str, str]]]]:
         examples = [self.corpus.splits["train"][i] for i in indices]
         longest = 2 + max(len(example.words) for example in examples)

@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 _told: set[str] = set()  # models whose absence was mentioned
 
 
-def overlap(texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: str | None = None) -> dict[str, list[float]]:
+def overlap(
+    texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: str | None = None
+) -> dict[str, list[float]]:
     """Scores by name, each one value a text. `bert`: the model of BERTScore; left out where it cannot be had."""
     from torchmetrics.functional.text import bleu_score, rouge_score  # slow to import
 
@@ -30,7 +32,9 @@ def overlap(texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: s
             for text, group in pairs
         ],
         "rouge_l": [
-            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best")["rougeL_fmeasure"]) if text else 0.0
+            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best")["rougeL_fmeasure"])
+            if text
+            else 0.0
             for text, group in pairs
         ],
         "cider": cider(texts, references),
@@ -43,7 +47,9 @@ def _most(text: str, group: Sequence[str]) -> int:
     return min(4, len(text.split()), max((len(gold.split()) for gold in group), default=1) or 1)
 
 
-def cider(texts: Sequence[Text], references: Sequence[Sequence[Text]], longest: int = 4, sigma: float = 6.0) -> list[float]:
+def cider(
+    texts: Sequence[Text], references: Sequence[Sequence[Text]], longest: int = 4, sigma: float = 6.0
+) -> list[float]:
     """CIDEr-D (Vedantam et al. 2015) as in pycocoevalcap, whose published numbers are 100 × a tenth of its scale:
     here 1 is 10 there. Words are not stemmed, as there. Document frequencies are those of the references given."""
     frequency: Counter[tuple[str, ...]] = Counter()
@@ -72,7 +78,7 @@ def cider(texts: Sequence[Text], references: Sequence[Sequence[Text]], longest: 
 
 
 def bert_score(texts: Sequence[str], references: Sequence[Sequence[str]], model: str) -> list[float] | None:
-    """F of BERTScore (Zhang et al. 2020), the best of the references; None, said once, where the model is not to be had."""
+    """F of BERTScore (Zhang et al. 2020), the best of the references; None, said once, where there is no such model."""
     from torchmetrics.functional.text import bert_score as score
 
     try:
