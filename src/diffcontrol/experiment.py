@@ -23,6 +23,8 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
     ".*does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # batches are functions of the step
+    "Be aware that when using `ckpt_path`",
     r"Found \d+ module\(s\) in eval mode",
     "Total length of .* across ranks is zero",
     ".*TreeCRF.* does not define `arg_constraints`",
@@ -40,7 +42,8 @@ def run(cfg: DictConfig) -> float:
     tasks = {name: store.build(node) for name, node in nodes["task"].items()}
     corpus = store.build(nodes["data"])
     annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    wanted = cfg.targets
+    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
     for name, node in nodes["method"].items():
         get_object(node["_target_"]).check(name, tasks)
     judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
