@@ -52,7 +52,9 @@ def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: 
             break
         options = {name: task.targets(task.annotate(example)) for name, task in tasks.items()}
         if all(options.values()):
-            found.append(Request({name: rng.choice(targets) for name, targets in options.items()}, example))
+            chosen = {name: rng.choice(targets) for name, targets in options.items()}
+            if joint([tasks[name].layouts(target) for name, target in chosen.items()]):
+                found.append(Request(chosen, example))
     return found
 
 
