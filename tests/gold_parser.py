@@ -27,3 +27,14 @@ class GoldParser:
             tree, tags = self.known.get(tuple(text), flat)
             found.append(SimpleNamespace(tree=tree, tags=tags))
         return found
+
+
+class GoldLabels:
+    """A judge of labels that looks them up; of any other text it knows none."""
+
+    def __init__(self, corpus: Corpus):
+        self.known = {example.words: example.labels for split in corpus.splits.values() for example in split}
+
+    def judge(self, texts: Sequence[Sequence[str]]) -> list[dict[str, dict[str, float]]]:
+        found = [self.known.get(tuple(text), {}) for text in texts]
+        return [{label: {value: 1.0} for label, value in labels.items()} for labels in found]

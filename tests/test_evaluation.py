@@ -46,3 +46,28 @@ def test_judges_are_reported_where_the_data_know_the_truth():
         "the judge itself (parser), on 200 held-out gold annotations: f1 98.4 [97.0, 99.0] %, "
         "tag accuracy 98.4 [97.0, 99.0] %"
     )
+
+
+def test_several_tasks_are_also_scored_at_once():
+    requests = [Request({"colour": "red", "animal": "cat"}), Request({"colour": "blue", "animal": "dog"})]
+    tasks = {"colour": FakeTask(), "animal": FakeTask(["cat", "dog"])}
+    found = evaluate([[["red", "cat"], ["red"]], [["dog"], ["blue", "dog"]]], requests, tasks, {"teacher": Teacher()})
+    assert found.success["colour"]["strict"].tolist() == [[1, 1], [0, 1]]
+    assert found.success["all"]["strict"].tolist() == found.success["all"]["released"].tolist() == [[1, 0], [0, 1]]
+    alone = evaluate([[["red"]]], [Request({"colour": "red"})], {"colour": FakeTask()}, {"teacher": Teacher()})
+    assert "all" not in alone.success
+
+
+class Compares(FakeTask):
+    def compared(self, texts, targets, sources):
+        return {"same": [float(tuple(text) == source.words) for text, source in zip(texts, sources, strict=True)]}
+
+
+def test_texts_are_compared_with_their_sources_where_all_have_one():
+    sources, texts = FakeCorpus().splits["test"][:2], [[["red", "cat"]], [["dog"]]]
+    requests = [Request({"fake": "red"}, source) for source in sources]
+    texts[1] = [list(sources[1].words)]
+    found = evaluate(texts, requests, {"fake": Compares()}, {"teacher": Teacher()})
+    assert found.success["fake"]["same"].tolist() == [[0], [1]]
+    own = evaluate(texts, [*requests[:1], Request({"fake": "red"})], {"fake": Compares()}, {"teacher": Teacher()})
+    assert "same" not in own.success["fake"]

@@ -10,6 +10,7 @@ from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
 from diffcontrol.task import ControlTask, Request
 
+ALL = "all"  # stands beside several tasks where each of them has its scores: their success at once
 Texts = Sequence[Sequence[Sequence[str]]]  # [requests][samples], each a list of words
 
 
@@ -68,13 +69,23 @@ def evaluate(
     teacher: Teacher = judges["teacher"]
     flat = [words for group in texts for words in group]
     shape = (len(texts), len(texts[0]))
-    success = {}
+    success: dict[str, dict[str, np.ndarray]] = {}
+    sources = [request.source for request in requests for _ in range(shape[1])]
     for name, task in tasks.items():
         targets = [request.targets[name] for request in requests for _ in range(shape[1])]
-        scored = task.success(flat, targets, judges)
+        scored = dict(task.success(flat, targets, judges))
+        if all(sources):
+            scored |= task.compared(flat, targets, [source for source in sources if source])
         success[name] = {key: np.asarray(values, float).reshape(shape) for key, values in scored.items()}
+    if len(tasks) > 1:
+        success[ALL] = {key: _at_once([scores[key] for scores in success.values()]) for key in ("strict", "released")}
     nats, tokens = teacher.nll(flat)
     return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape))
+
+
+def _at_once(scores: Sequence[np.ndarray]) -> np.ndarray:
+    """1 where every task is met in full."""
+    return np.logical_and.reduce([values > 1 - 1e-9 for values in scores]).astype(float)
 
 
 def quality(judges: Mapping[str, Any], corpus: Corpus) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -44,6 +44,8 @@ def run(cfg: DictConfig) -> float:
     annotated = store.build(nodes["targets"].get("data", nodes["data"]))
     wanted = cfg.targets
     requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
+    for name, node in nodes["method"].items():
+        get_object(node["_target_"]).check(name, tasks)
     judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
@@ -67,7 +69,7 @@ def run(cfg: DictConfig) -> float:
         "teacher": store.address(nodes["judge"]["teacher"]),
     }  # fmt: skip
     _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
-    strict = [scores["strict"]["mean"] for scores in results["methods"][chosen[0]]["success"].values()]
+    strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
     return sum(strict) / len(strict)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.layout import joint
 from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
@@ -51,7 +52,9 @@ def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: 
             break
         options = {name: task.targets(task.annotate(example)) for name, task in tasks.items()}
         if all(options.values()):
-            found.append(Request({name: rng.choice(targets) for name, targets in options.items()}, example))
+            chosen = {name: rng.choice(targets) for name, targets in options.items()}
+            if joint([tasks[name].layouts(target) for name, target in chosen.items()]):
+                found.append(Request(chosen, example))
     return found
 
 
@@ -94,9 +97,12 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
     else:
         raise ValueError(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
     try:
-        return Request({name: tasks[name].parse(target) for name, target in by_task.items()})
+        request = Request({name: tasks[name].parse(target) for name, target in by_task.items()})
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):
+        raise ValueError(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
+    return request
 
 
 def sources(requests: Sequence[Request]) -> list[list[list[str]]] | None:

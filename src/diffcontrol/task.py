@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Example
+from diffcontrol.layout import Layout
 
 Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
 Annotation = Any  # JSON-able: what is true of a text
@@ -51,9 +52,20 @@ class ControlTask(ABC):
             ValueError: one sentence that names the value and what is allowed.
         """
 
-    @abstractmethod
     def head(self, width: int) -> Head:
-        """A new head on hidden states of this width."""
+        """A new head on hidden states of this width.
+
+        Raises:
+            ValueError: the task has none, as fixed words are all it asks for.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no head to guide or classify with: the words it fixes are all it asks for"
+        )
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        """Ways to fix words at known places so that the target can be met, one of which is drawn; none unless
+        overridden."""
+        return ()
 
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
@@ -66,6 +78,23 @@ class ControlTask(ABC):
 
         judges: name → what conf's `judge` builds (a parser, a teacher); a task whose judge is missing says so.
         """
+
+    def compared(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
+                 sources: Sequence[Example]) -> Mapping[str, list[float]]:  # fmt: skip
+        """Further scores by name, of texts beside the source sentences of their targets; none unless overridden."""
+        return {}
+
+
+class GapTask(ControlTask):
+    """A task whose targets give words to the left and right of what is to be written."""
+
+    @abstractmethod
+    def gap(self, target: Target) -> tuple[list[str], list[str]]:
+        """Words before the gap and after it."""
+
+    @abstractmethod
+    def longest(self, target: Target) -> int | None:
+        """Words that may stand in the gap at most; None where it does not matter."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Words and their ids: the vocabulary, and the layout START words END PAD… of a fixed number of positions."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,12 +34,13 @@ class Vocabulary:
         ids = [START, *(UNK if word in SPECIALS else self.ids.get(word, UNK) for word in text), END]
         return torch.tensor((ids + [PAD] * length)[:length])
 
-    def decode(self, ids: Iterable[int]) -> list[str]:
-        """Words after START up to the first END, PAD dropped; UNK stays visible as a word."""
+    def decode(self, ids: Iterable[int], known: Mapping[int, str] = {}) -> list[str]:
+        """Words after START up to the first END, PAD dropped; UNK stays visible as a word, unless it is `known` which
+        word stands at its position."""
         words = []
-        for i in ids:
+        for place, i in enumerate(ids):
             if i == END:
                 break
             if i not in (START, PAD):
-                words.append(self.words[int(i)])
+                words.append(known.get(place, self.words[int(i)]))
         return words

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from diffcontrol.layout import of_text
 from diffcontrol.store import Store
 from diffcontrol.task import ControlTask
 from tests.composing import composed, options
-from tests.gold_parser import GoldParser
+from tests.gold_parser import GoldLabels, GoldParser
 
 SMALL = ["data.size=300", "data.dev=20", "data.test=60"]
 
@@ -22,7 +23,7 @@ def task(request, tmp_path_factory) -> ControlTask:
 
 @pytest.fixture(scope="module")
 def judges(task) -> dict:
-    return {"parser": GoldParser(task.corpus)}
+    return {"parser": GoldParser(task.corpus), "labels": GoldLabels(task.corpus)}
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +66,33 @@ def test_prompts_are_words_and_tell_targets_apart(task, found):
             assert prompts[tuple(words)] == json.dumps(target)
 
 
+def test_what_is_fixed_stands_in_the_source_sentence(task, found):
+    """Some layout of every target agrees with the text that it is an annotation of, END and PAD included."""
+    for example, _, targets in found:
+        whole = of_text(dict(enumerate(example.words, 1)), len(example.words) + 1, task.corpus.length)
+        for target in targets:
+            layouts = task.layouts(target)
+            assert not layouts or any(layout.words.items() <= whole.words.items() for layout in layouts)
+
+
 @pytest.mark.parametrize("nonsense", ["", "no such thing", 3.5, None, [], {}, ["nosuch", "thing"]])
 def test_nonsense_is_no_target(task, nonsense):
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         task.parse(nonsense)
 
 
-def test_the_head_scores_a_target_a_row(task, found):
+@pytest.fixture(scope="module")
+def headed(task) -> ControlTask:
+    """The task, if it has a head; one without says so in a sentence."""
+    try:
+        task.head(12)
+    except ValueError as error:
+        assert "has no head" in str(error)
+        pytest.skip(str(error))
+    return task
+
+
+def test_the_head_scores_a_target_a_row(headed, task, found):
     rows = [(example, annotation, targets[0]) for example, annotation, targets in found if targets][:4]
     torch.manual_seed(0)
     head, hidden = task.head(12), torch.randn(4, task.corpus.length, 12, requires_grad=True)
@@ -86,7 +107,7 @@ def test_the_head_scores_a_target_a_row(task, found):
     assert loss.shape == () and loss.isfinite()
 
 
-def test_training_the_head_raises_the_probability_of_what_is_there(task, found):
+def test_training_the_head_raises_the_probability_of_what_is_there(headed, task, found):
     rows = [(annotation, targets[0]) for _, annotation, targets in found if targets][:4]
     torch.manual_seed(0)
     head, hidden = task.head(12), torch.randn(4, task.corpus.length, 12)

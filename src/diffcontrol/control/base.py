@@ -1,4 +1,7 @@
-"""Control: the log-probability that a noisy text obeys, one target per row; weighted sums compose."""
+"""Control: the log-probability that a noisy text obeys, one target per row; weighted sums compose.
+
+Steering is what makes guided diffusion obey one task: a control, words fixed at their places, or both.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,6 +9,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.layout import Layout
+from diffcontrol.task import Target
 
 
 class Control(ABC):
@@ -27,3 +32,15 @@ class Weighted(Control):
         for strength, control in self.parts:
             total = total + strength * control.log_prob(x_t, t, prediction)
         return total
+
+
+class Steering(ABC):  # noqa: B024  each part may be left out
+    """How one task steers guided diffusion."""
+
+    def control(self, targets: Sequence[Target]) -> Control | None:
+        """The control that asks row i for targets[i], if guidance is to follow one."""
+        return None
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        """Ways to fix words at their places; none where nothing is fixed."""
+        return ()

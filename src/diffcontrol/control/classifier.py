@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.control.base import Control
+from diffcontrol.control.base import Control, Steering
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction, Transformer
 from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
@@ -59,7 +59,7 @@ class NoisyEncoder(Encoder):
         return network(x_t, t)
 
 
-class ControlClassifier(Trainable):
+class ControlClassifier(Trainable, Steering):
     """log p(target | x_t): trained on annotated texts at all the times that are sampled, the LM frozen."""
 
     def __init__(self, task: ControlTask, lm: DiffusionLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],

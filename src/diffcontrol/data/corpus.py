@@ -40,6 +40,14 @@ class Example:
     universal: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Gapped(Example):
+    """An example whose words gap[0] to gap[1] − 1 several people wrote: `references` holds what they wrote."""
+
+    gap: tuple[int, int] = (0, 0)
+    references: tuple[tuple[str, ...], ...] = ()
+
+
 class Lazy(Mapping[str, T]):
     """split → what `make` makes of it, when it is first asked for."""
 

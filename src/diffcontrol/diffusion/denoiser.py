@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.text import SPECIALS
+
+IMPOSSIBLE = -1e4  # a logit
 
 
 @dataclass(frozen=True)
@@ -138,21 +141,30 @@ class Clamped(_Wrapper):
 class Anchored(_Wrapper):
     """Known words at known places: there x_t is the known word properly noised and x̂₀ its vector.
 
-    known: ids [B L], mask: bool [B L] (True where known), noise [B L D]: one draw for the whole trajectory.
+    known: ids [B L], mask: bool [B L] (True where known), noise [B L D]: one draw for the whole trajectory;
+    within: bool [B L], places that hold a word, none of the specials. Without noise the known word stands among noisy
+    ones as a clean vector (released infill.py), at a level that the network was not trained on.
     """
 
-    def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor, noise: Tensor):
+    def __init__(self, denoiser: Denoiser, known: Tensor, mask: Tensor, noise: Tensor | None,
+                 within: Tensor | None = None):  # fmt: skip
         super().__init__(denoiser)
-        self.known, self.mask, self.noise = known, mask[..., None], noise
+        self.known, self.mask, self.noise, self.within = known, mask[..., None], noise, within
 
     def __call__(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
         x0 = self.table()[self.known]
-        alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
-        x_t = torch.where(self.mask, alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * self.noise, x_t)
-        prediction = self.denoiser(x_t, t, previous)
-        sure = torch.full_like(prediction.logits, -1e4).scatter(-1, self.known[..., None], 0.0)
+        shown = x0
+        if self.noise is not None:
+            alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
+            shown = alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * self.noise
+        prediction = self.denoiser(torch.where(self.mask, shown, x_t), t, previous)
+        logits = prediction.logits
+        if self.within is not None:
+            special = torch.arange(logits.shape[-1], device=logits.device) < len(SPECIALS)
+            logits = logits.masked_fill(self.within[..., None] & special, IMPOSSIBLE)
+        sure = torch.full_like(logits, IMPOSSIBLE).scatter(-1, self.known[..., None], 0.0)
         return replace(
             prediction,
             x0=torch.where(self.mask, x0, prediction.x0),
-            logits=torch.where(self.mask, sure, prediction.logits),
+            logits=torch.where(self.mask, sure, logits),
         )

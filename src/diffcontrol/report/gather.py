@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from diffcontrol.report import published
-from diffcontrol.report.layout import MISSING, SHOWN, Cell, cell, grid, look_up, markdown_table, number, order
+from diffcontrol.report.layout import MISSING, SHOWN, Cell, asked, cell, grid, look_up, markdown_table, number, order
 
 HEADERS = ("seeds", "strict %", "released %", "perplexity", "length", *SHOWN.values(), "seconds a sample")
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def paper(self) -> published.Published | None:
-        return published.of(self.method, self.tasks)
+        return published.of(self.method, self.tasks) if self.task in self.tasks else None
 
 
 def load(folder: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
@@ -71,7 +71,7 @@ def gather(runs: Sequence[tuple[Path, Mapping]]) -> tuple[list[Row], list[str]]:
         key=lambda row: (
             row.data,
             row.tasks,
-            row.tasks.index(row.task),
+            (*row.tasks, "all").index(row.task),
             row.targets,
             methods.index(row.method),
             [(name, _natural(value)) for name, value in sorted(row.setting.items())],
@@ -83,11 +83,11 @@ def gather(runs: Sequence[tuple[Path, Mapping]]) -> tuple[list[Row], list[str]]:
 def add(rows: list[Row], path: Path, results: Mapping) -> list[str]:
     """Puts a run's methods into the rows they belong to; of two runs with one seed only the first given counts."""
     notes, tasks, targets = [], tuple(results["tasks"]), results["targets"]
-    asked = f"{targets['from']}, {targets['n']} × {results['num_samples']}"
+    wanted = f"{targets['from']}, {targets['n']} × {results['num_samples']}"
     for method, found in results["methods"].items():
         setting = _setting(results, method)
-        for task in tasks:
-            same = (results["data"], tasks, task, method, setting, asked)
+        for task in asked(results):
+            same = (results["data"], tasks, task, method, setting, wanted)
             row = next((r for r in rows if (r.data, r.tasks, r.task, r.method, r.setting, r.targets) == same), None)
             if row is None:
                 rows.append(row := Row(*same))

@@ -57,9 +57,15 @@ def order(methods: Iterable[str]) -> list[str]:
     return [m for m in REFERENCES if m in methods] + [m for m in methods if m not in REFERENCES]
 
 
+def asked(results: Mapping) -> list[str]:
+    """The tasks, and `all` of them at once where there are several."""
+    several = any("all" in method.get("success", {}) for method in results["methods"].values())
+    return [*results["tasks"], *(["all"] if several and "all" not in results["tasks"] else [])]
+
+
 def columns(results: Mapping) -> list[Column]:
     found = []
-    for task in results["tasks"]:
+    for task in asked(results):
         names = {s: None for m in results["methods"].values() for s in m.get("success", {}).get(task, {})}
         for score in (*SCORES, *(s for s in names if s not in SCORES)):
             shown = score if len(results["tasks"]) == 1 else f"{task} {score}"  # one task stands in the title

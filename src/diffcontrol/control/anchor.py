@@ -1,0 +1,72 @@
+"""Known words at known places, as a task's layouts give them: fixed there, or pulled towards them as the paper does.
+
+B batch · L positions · D embedding width
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffcontrol.control.base import Control, Steering
+from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.layout import Layout
+from diffcontrol.task import ControlTask, Target
+
+
+class Anchor(Steering):
+    """The words of the task's layouts are fixed; nothing is guided, so no strength is used."""
+
+    def __init__(self, task: ControlTask):
+        self.task = task
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        return self.task.layouts(target)
+
+
+class Pull(Steering):
+    """x̂₀ is pulled towards the vectors of the layout's words, those after END left out (paper §5.3, released
+    langevin_fn_length: START and END alone are pulled). Of several layouts the likeliest counts."""
+
+    def __init__(self, task: ControlTask, lm: DiffusionLM):
+        self.task, self.lm = task, lm
+
+    def control(self, targets: Sequence[Target]) -> Control:
+        layouts = [max(self.task.layouts(target), key=lambda layout: layout.weight) for target in targets]
+        return Pulled(layouts, self.lm)
+
+
+class Pulled(Control):
+    """−Σ over known places of ‖x̂₀ − E_word‖².
+
+    The released loss is divided by σ, as its fluency term is, which a strength stands for here.
+    """
+
+    def __init__(self, layouts: Sequence[Layout], lm: DiffusionLM):
+        self.known, self.mask = known(layouts, lm, pad=False)
+        self.lm = lm
+
+    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+        error = (prediction.x0 - self.lm.table()[self.known]).square().sum(-1)
+        return -(error * self.mask).sum(1)
+
+
+def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:
+    """Ids [B L] and where they are known [B L]; words that the vocabulary lacks are UNK."""
+    vocabulary = lm.corpus.vocabulary
+    ids = torch.zeros(len(layouts), lm.length, dtype=torch.long)
+    mask = torch.zeros(len(layouts), lm.length, dtype=torch.bool)
+    for row, layout in enumerate(layouts):
+        for place, word in layout.words.items():
+            if pad or word != "PAD":
+                ids[row, place], mask[row, place] = vocabulary.ids.get(word, vocabulary.ids["UNK"]), True
+    return ids.to(lm.device), mask.to(lm.device)
+
+
+def within(layouts: Sequence[Layout], length: int) -> Tensor:
+    """The places that are left to be written before a known END, [B L]: these hold words."""
+    return torch.tensor([
+        [layout.end is not None and place < layout.end and place not in layout.words for place in range(length)]
+        for layout in layouts
+    ])  # fmt: skip

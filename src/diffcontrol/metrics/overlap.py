@@ -1,0 +1,94 @@
+"""How much of a reference a text shares: BLEU-4, ROUGE-L, CIDEr, BERTScore, one value a text.
+
+BLEU-4 is smoothed and of one text, so that a mean has an interval; the paper's 7.1 is that of all texts together. Of
+texts of fewer than four words it counts the n-grams that they have.
+ROUGE-L is the F-measure (Lin 2004, β = 1; e2e-metrics has 1.2) with the best of the references.
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from diffcontrol.metrics.diversity import ngrams
+
+Text = Sequence[str]
+log = logging.getLogger(__name__)
+_told: set[str] = set()  # models whose absence was mentioned
+
+
+def overlap(
+    texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: str | None = None
+) -> dict[str, list[float]]:
+    """Scores by name, each one value a text. `bert`: the model of BERTScore; left out where it cannot be had."""
+    from torchmetrics.functional.text import bleu_score, rouge_score  # slow to import
+
+    joined = [" ".join(text) for text in texts]
+    golds = [[" ".join(reference) for reference in group] for group in references]
+    pairs = list(zip(joined, golds, strict=True))
+    scores = {
+        "bleu_4": [
+            float(bleu_score([text], [group], n_gram=_most(text, group), smooth=True)) if text else 0.0
+            for text, group in pairs
+        ],
+        "rouge_l": [
+            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best")["rougeL_fmeasure"])
+            if text
+            else 0.0
+            for text, group in pairs
+        ],
+        "cider": cider(texts, references),
+    }
+    return scores | ({"bert_score": found} if bert and (found := bert_score(joined, golds, bert)) else {})
+
+
+def _most(text: str, group: Sequence[str]) -> int:
+    """4, or the words that the text or all of its references have, if fewer: else no short text could be right."""
+    return min(4, len(text.split()), max((len(gold.split()) for gold in group), default=1) or 1)
+
+
+def cider(
+    texts: Sequence[Text], references: Sequence[Sequence[Text]], longest: int = 4, sigma: float = 6.0
+) -> list[float]:
+    """CIDEr-D (Vedantam et al. 2015) as in pycocoevalcap, whose published numbers are 100 × a tenth of its scale:
+    here 1 is 10 there. Words are not stemmed, as there. Document frequencies are those of the references given."""
+    frequency: Counter[tuple[str, ...]] = Counter()
+    for group in references:
+        frequency.update({gram for text in group for n in range(1, longest + 1) for gram in ngrams(text, n)})
+    log_count = math.log(max(len(references), 2))
+
+    def vector(text: Text, n: int) -> dict[tuple[str, ...], float]:
+        return {g: k * (log_count - math.log(max(1, frequency[g]))) for g, k in Counter(ngrams(text, n)).items()}
+
+    def norm(v: dict) -> float:
+        return math.sqrt(sum(value * value for value in v.values()))
+
+    def likeness(text: Text, reference: Text) -> float:
+        total = 0.0
+        for n in range(1, longest + 1):
+            a, b = vector(text, n), vector(reference, n)
+            size = norm(a) * norm(b)
+            total += sum(min(a[g], b[g]) * b[g] for g in a.keys() & b.keys()) / size if size else 0.0
+        return total / longest * math.exp(-((len(text) - len(reference)) ** 2) / (2 * sigma**2))
+
+    return [
+        sum(likeness(text, reference) for reference in group) / len(group) if group else 0.0
+        for text, group in zip(texts, references, strict=True)
+    ]
+
+
+def bert_score(texts: Sequence[str], references: Sequence[Sequence[str]], model: str) -> list[float] | None:
+    """F of BERTScore (Zhang et al. 2020), the best of the references; None, said once, where there is no such model."""
+    from torchmetrics.functional.text import bert_score as score
+
+    try:
+        found: list[float] = []
+        for text, group in zip(texts, references, strict=True):
+            each = score([text] * len(group), list(group), model_name_or_path=model, truncation=True)["f1"]
+            found.append(float(each.max()))
+        return found
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        if model not in _told:
+            log.warning("BERTScore is left out: its model %s cannot be had (%s)", model, str(error).splitlines()[0])
+        _told.add(model)
+        return None

@@ -1,0 +1,35 @@
+import pytest
+
+from diffcontrol.metrics import overlap as module
+from diffcontrol.metrics.overlap import cider, overlap
+
+TEXTS = ["the cat sat on a mat .", "a dog", "he bought new toys for the kids .", "zebra", ""]
+REFERENCES = [
+    ["the cat sat on the mat .", "a cat was on the mat ."], ["a big dog barked"],
+    ["the smiths bought toys for the kids .", "they had bought a lot of presents ."], ["the cat sat"], ["a"],
+]  # fmt: skip
+
+
+def words(texts):
+    return [text.split() for text in texts]
+
+
+def test_cider_is_that_of_pycocoevalcap():
+    """Its CiderScorer(n=4, sigma=6) on the first four, over ten."""
+    found = cider(words(TEXTS[:4]), [words(group) for group in REFERENCES[:4]])
+    assert found == pytest.approx([0.38602367658595643, 0.1384562219596209, 0.3015453252728013, 0.0])
+
+
+def test_the_reference_itself_shares_everything_and_nothing_shares_nothing():
+    found = overlap(words(["a big dog barked", "very cheap", "zebra", ""]), [words(g) for g in (
+        ["no", "a big dog barked"], ["very cheap"], ["a cat"], ["a cat"])])  # fmt: skip
+    assert set(found) == {"bleu_4", "rouge_l", "cider"}
+    assert found["bleu_4"] == pytest.approx([1, 1, 0, 0]) and found["rouge_l"] == pytest.approx([1, 1, 0, 0])
+    assert found["cider"][1] > 0.3 and found["cider"][2:] == [0, 0]
+
+
+def test_bert_score_is_left_out_where_its_model_is_not_to_be_had(monkeypatch, caplog):
+    monkeypatch.setattr(module, "_told", set())
+    for _ in range(2):
+        assert "bert_score" not in overlap([["a"]], [[["a"]]], bert="/nowhere/no-such-model")
+    assert len([record for record in caplog.records if "BERTScore is left out" in record.message]) == 1
