@@ -13,11 +13,13 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from diffcontrol import report
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
 from diffcontrol.requests import choose, sources
 from diffcontrol.store import Store, commit
+from diffcontrol.task import Request
 
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
@@ -32,16 +34,9 @@ NOISE = (  # what Lightning and transformers say of things that are meant
 
 def run(cfg: DictConfig) -> float:
     """Runs the experiment a config describes and returns the mean strict success of its first method."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
     nodes: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
-    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
-    corpus = store.build(nodes["data"])
-    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
-    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
+    store, tasks, corpus, requests, judges = prepare(cfg, nodes)
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
         return math.nan
@@ -62,10 +57,26 @@ def run(cfg: DictConfig) -> float:
         "strength": nodes["strength"], "settings": _settings(), "trained": store.trained,
         "judges": quality(judges, corpus),
         "teacher": store.address(nodes["judge"]["teacher"]),
+        **({"matched": nodes["matched"]} if nodes["matched"] else {}),
     }  # fmt: skip
     _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
     strict = [scores["strict"]["mean"] for scores in results["methods"][chosen[0]]["success"].values()]
     return sum(strict) / len(strict)
+
+
+def prepare(cfg: DictConfig, nodes: Any) -> tuple[Store, dict, Corpus, list[Request], dict[str, Any]]:
+    """What there is before any method: store, tasks, corpus, requests, judges."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
+    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
+    corpus = store.build(nodes["data"])
+    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
+    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    for node in nodes["method"].values():  # what cannot be is said before anything is trained
+        Method.check_node(node, tasks, corpus)
+    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
+    return store, tasks, corpus, requests, judges
 
 
 def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:

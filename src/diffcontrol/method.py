@@ -2,17 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from hydra.utils import get_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from diffcontrol.control.base import Weighted
 from diffcontrol.control.classifier import ControlClassifier
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Clamped, Denoiser, Tempered
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.guidance.base import Guidance
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
 
 
@@ -23,6 +27,20 @@ class Method(ABC):
     def __init__(self, chunk: int, seed: int):
         self.chunk, self.seed = chunk, seed
 
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        """Asked before anything is trained: whether this method, with this config node, can serve the tasks.
+
+        Raises:
+            ValueError: it cannot, and why.
+        """
+        return None  # most can
+
+    @staticmethod
+    def check_node(node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        """`check` of the method that a config node describes."""
+        get_object(node["_target_"]).check(node, tasks, corpus)
+
     @abstractmethod
     def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
         """One text for each request of a chunk: yields the fraction done now and then, at last the texts."""
@@ -30,6 +48,14 @@ class Method(ABC):
     @abstractmethod
     def models(self) -> list[torch.nn.Module]:
         """The networks it runs while writing, for the count of token evaluations."""
+
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        """How likely its own guide finds each finished text to obey, as log-probabilities [B].
+
+        Raises:
+            ValueError: it has no guide.
+        """
+        raise ValueError(f"{type(self).__name__} has no guide of its own to choose texts by")
 
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
         """Texts as words, [requests][n]."""
@@ -73,13 +99,25 @@ class GuidedDiffusion(Method):
         return [self.lm, *self.classifiers.values()]
 
     def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
-        control = Weighted([
-            (self.strength[task], classifier.control([request.targets[task] for request in requests]))
-            for task, classifier in self.classifiers.items()
-        ])  # fmt: skip
+        control = self.control(requests)
         shape = (len(requests), self.lm.length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         predictions = self.sampler(self.denoiser, self.guidance, control, x_t, generator)
         for step, prediction in enumerate(predictions):  # noqa: B007 (the last one is the result)
             yield step / (self.sampler.steps + 1)
         yield [self.lm.corpus.vocabulary.decode(row) for row in prediction.logits.argmax(-1).tolist()]
+
+    def control(self, requests: Sequence[Request]) -> Weighted:
+        return Weighted([
+            (self.strength[task], classifier.control([request.targets[task] for request in requests]))
+            for task, classifier in self.classifiers.items()
+        ])  # fmt: skip
+
+    @torch.no_grad()
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        """The weighted sum of the classifiers' log-probabilities, at the least noise, of the texts' own vectors."""
+        lm = self.lm
+        ids = torch.stack([lm.corpus.vocabulary.encode(text, lm.length) for text in texts]).to(lm.device)
+        t = torch.full((len(ids),), lm.low, device=lm.device)
+        x_t = lm.table()[ids] * lm.schedule.alpha_bar(t).sqrt()[:, None, None]  # the mean of what is seen at t
+        return self.control(requests).log_prob(x_t, t, lm(x_t, t))
