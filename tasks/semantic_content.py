@@ -113,10 +113,11 @@ class SemanticContent(ControlTask):
 
 
 class Mention(Constraint):
-    """No END before the mention. Until then words that begin a form of the value gain BONUS nats, those that go on with
-    a form of which n words are written 1 + n times that."""
+    """No END before the mention. Until then words that begin a form of the value gain BONUS nats, and a nat more with
+    every HURRY words of the text, those that go on with a form of which n words are written 1 + n times that. Where no
+    more places are left than the shortest form has words, nothing else is allowed."""
 
-    BONUS = 4.0
+    BONUS, HURRY = 4.0, 4
 
     def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary):
         self.task, (self.field, self.value), self.vocabulary = task, target, vocabulary
@@ -131,12 +132,14 @@ class Mention(Constraint):
         if self.value in self.task.mentioned(text, self.field):
             return added
         added[END] = -torch.inf
-        lower = [word.lower() for word in text]
+        lower, gain = [word.lower() for word in text], self.BONUS + len(text) / self.HURRY
         for form in self.forms:
             for n in range(min(len(form), len(lower) + 1)):
                 if lower[len(lower) - n :] == form[:n]:
                     spelled = self.spellings.get(form[n], [])
-                    added[spelled] = added[spelled].clamp(min=(1 + n) * self.BONUS)
+                    added[spelled] = added[spelled].clamp(min=(1 + n) * gain)
+        if self.task.corpus.length - 2 - len(text) <= min(map(len, self.forms)) and (added > 0).any():
+            added[added <= 0] = -torch.inf
         return added
 
 

@@ -77,7 +77,7 @@ def test_no_end_before_the_mention(corpus, lm):
     task = SemanticContent(corpus)
     targets = [["colour", "red"], ["animal", "bird"]] * 10
     texts = write(lm, {"t": task}, [{"t": target} for target in targets])
-    assert sum(target[1] in text for target, text in zip(targets, texts, strict=True)) >= 19
+    assert all(target[1] in text for target, text in zip(targets, texts, strict=True))  # at the last place if need be
     mention = task.constraint(corpus.vocabulary)(["colour", "red"])
     ids = corpus.vocabulary.ids
     before, after = mention.factors([ids["a"]]), mention.factors([ids["a"], ids["red"]])
@@ -89,8 +89,9 @@ def test_begun_forms_are_gone_on_with(corpus):
     task.__dict__["forms"] = {"colour": [("  big red cat ", "red")]}
     mention = task.constraint(corpus.vocabulary)(["colour", "red"])
     added = mention.factors([ids["a"], ids["big"]])
-    assert added[ids["red"]] == 2 * added[ids["big"]] == 2 * mention.BONUS
-    assert mention.factors([ids["big"], ids["red"]])[ids["cat"]] == 3 * mention.BONUS
+    assert added[ids["red"]] == 2 * added[ids["big"]] >= 2 * mention.BONUS
+    added = mention.factors([ids["big"], ids["red"]])
+    assert added[ids["cat"]] == 3 * added[ids["big"]] > 3 * mention.BONUS
 
 
 def test_two_tasks_that_leave_no_word_end_the_text(corpus, lm):

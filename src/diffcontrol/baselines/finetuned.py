@@ -110,7 +110,7 @@ class Finetuned(Method):
         start = torch.cat([prompts, torch.full_like(prompts[:, :1], START)], 1)
         how: dict[str, Any] = {"temperature": self.temperature}
         if self.beams > 1:
-            how = {"do_sample": False, "num_beams": self.beams}
+            how = {"do_sample": False, "num_beams": self.beams, "top_k": None}
         length = writer.prompt_length + writer.corpus.length
         ids = continued(writer.network, start, length, generator, [ProductProcessor(writer, others)], **how)
         writer.token_evaluations += self.beams * ids.numel()
