@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcontrol.control.spans import SpanScorer, gathered
 from diffcontrol.data.corpus import Corpus, Example
@@ -103,21 +103,33 @@ class SyntaxSpans(ControlTask):
 
 
 class SpanHead(Head):
-    """log p of one cell of the chart: of all chains of labels that the one asked for is part of."""
+    """log p(END stands after the span) + log p of one cell of the chart: of all chains that hold the label asked for.
+
+    Without the first term nothing tells a text that is about to end before the span begins to go on (docs/log.md).
+    """
 
     def __init__(self, width: int, length: int, labels: Sequence[str]):
         super().__init__()
-        self.scorer = SpanScorer(width, length, labels)
+        self.scorer, self.end = SpanScorer(width, length, labels), nn.Linear(width, 1)
 
     def loss(self, hidden: Tensor, annotations: Sequence[Iterable[Span]]) -> Tensor:
+        positions = hidden.shape[1]
         shifted = [[(i + 1, j + 1, label) for i, j, label in spans] for spans in annotations]  # START stands first
-        return -gathered(self.scorer(hidden), self.scorer.chart(shifted, hidden.shape[1], hidden.device)).mean()
+        chart = gathered(self.scorer(hidden), self.scorer.chart(shifted, positions, hidden.device))
+        ends = [min(1 + max((j for _, j, _ in spans), default=0), positions - 1) for spans in shifted]
+        end = self._ends(hidden).gather(1, torch.tensor(ends, device=hidden.device)[:, None])[:, 0]
+        return -(chart + end).mean()
 
     def log_prob(self, hidden: Tensor, targets: Sequence[Span]) -> Tensor:
-        ends = torch.tensor([[i + 1, j + 1] for i, j, _ in targets], device=hidden.device)
+        cells = torch.tensor([[i + 1, j + 1] for i, j, _ in targets], device=hidden.device)
         asked = torch.tensor(
             [[False, *(within(label, chain) for chain in self.scorer.numbers)] for *_, label in targets],
             device=hidden.device,
         )
-        log_probs = self.scorer.at(hidden, ends[:, 0], ends[:, 1])
-        return log_probs.masked_fill(~asked, -torch.inf).logsumexp(-1)
+        label = self.scorer.at(hidden, cells[:, 0], cells[:, 1]).masked_fill(~asked, -torch.inf).logsumexp(-1)
+        early = torch.arange(hidden.shape[1], device=hidden.device) <= cells[:, 1:]
+        return label + self._ends(hidden).masked_fill(early, -torch.inf).logsumexp(-1)
+
+    def _ends(self, hidden: Tensor) -> Tensor:
+        """log p(END stands here), hidden [B L H] → [B L]."""
+        return self.end(hidden)[..., 0].float().log_softmax(-1)

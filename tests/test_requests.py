@@ -89,6 +89,16 @@ def test_a_bad_line_is_named_with_its_file(tmp_path, corpus, colour, line, said)
         choose(colour, corpus, str(file), None, 0)
 
 
+def test_refused_targets_can_be_left_out_and_are_counted(caplog, corpus, colour):
+    given = ["red", "purple", "blue", "mauve"]
+    assert [r.targets["colour"] for r in choose(colour, corpus, given, 2, 0, "skip")] == ["red", "blue"]
+    assert "2 refused" in caplog.text and "entry 2" in caplog.text and "purple" in caplog.text
+    with pytest.raises(ValueError, match="no target for colour"):
+        choose(colour, corpus, ["purple"], None, 0, "skip")
+    with pytest.raises(ValueError, match=r"targets.refused=ignore: .*error, skip"):
+        choose(colour, corpus, given, 2, 0, "ignore")
+
+
 def test_a_literal_list_and_a_bad_entry_of_it(corpus, colour, both):
     assert [r.targets for r in choose(colour, corpus, ["red", "blue"], 1, 0)] == [{"colour": "red"}]
     with pytest.raises(ValueError, match=r"entry 2: .*'purple'.*red, green, blue"):

@@ -25,6 +25,8 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
     ".*does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # batches are functions of the step
+    "Be aware that when using `ckpt_path`",
     r"Found \d+ module\(s\) in eval mode",
     "Total length of .* across ranks is zero",
     ".*TreeCRF.* does not define `arg_constraints`",
@@ -72,7 +74,8 @@ def prepare(cfg: DictConfig, nodes: Any) -> tuple[Store, dict, Corpus, list[Requ
     tasks = {name: store.build(node) for name, node in nodes["task"].items()}
     corpus = store.build(nodes["data"])
     annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    requests = choose(tasks, annotated, nodes["targets"]["from"], cfg.targets.n, cfg.targets.seed)
+    wanted = cfg.targets
+    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
     for node in nodes["method"].values():  # what cannot be is said before anything is trained
         Method.check_node(node, tasks, corpus)
     judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained

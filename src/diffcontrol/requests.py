@@ -1,8 +1,9 @@
 """Which texts are asked for: held-out annotations, a file of JSON lines, or a list on the command line."""
 
 import json
+import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,29 @@ from diffcontrol.data.corpus import Corpus
 from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
+REFUSED = ("error", "skip")
+log = logging.getLogger(__name__)
 
 
-def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int | None, seed: int) -> list[Request]:
+def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int | None, seed: int,
+           refused: str = "error") -> list[Request]:  # fmt: skip
     """Requests for the tasks. From a split: `n` sentences drawn with `seed`, and of each sentence one target a task,
     so that composed targets can be met together. From a file or a list: the first `n`, in order.
+
+    refused: what becomes of a target of a file or list that a task refuses: error, or skip (left out and counted).
 
     Raises:
         ValueError: a target that a task refuses (with its line), no such file, or nothing to ask for.
     """
+    if refused not in REFUSED:
+        raise ValueError(f"targets.refused={refused}: it is one of {', '.join(REFUSED)}")
     if not isinstance(source, str):
-        found = [_request(tasks, given, f"targets.from, entry {i}") for i, given in enumerate(source, 1)]
+        given = ((f"targets.from, entry {i}", target) for i, target in enumerate(source, 1))
+        found = _given(tasks, given, refused)
     elif source in SPLIT_OF:
         found = _annotated(tasks, corpus, SPLIT_OF[source], n, seed)
     elif Path(source).is_file():
-        found = _file(tasks, Path(source))
+        found = _given(tasks, _lines(Path(source)), refused)
     else:
         raise ValueError(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
     if not found:
@@ -46,17 +55,30 @@ def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: 
     return found
 
 
-def _file(tasks: Mapping[str, ControlTask], path: Path) -> list[Request]:
-    found = []
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Where it stands and what it says, of every line of JSON."""
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            given = json.loads(line)
+            yield where, json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: {line[:60]!r} is not JSON ({error.msg})") from error
-        found.append(_request(tasks, given, where))
+
+
+def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], refused: str) -> list[Request]:
+    found: list[Request] = []
+    skipped: list[ValueError] = []
+    for where, target in given:
+        try:
+            found.append(_request(tasks, target, where))
+        except ValueError as error:
+            if refused == "error":
+                raise
+            skipped.append(error)
+    if skipped:
+        log.warning("targets: %d refused and left out; the first: %s", len(skipped), skipped[0])
     return found
 
 

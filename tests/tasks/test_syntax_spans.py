@@ -87,16 +87,18 @@ def test_prompts_are_the_released_control_strings(task):
     assert task.serialize([2, 3, "VP"]) == ["2", ",", "3", ",", "VP"]
 
 
-def test_the_head_reads_one_cell(task):
-    """Against its definition: log Σ p(chain) of the cell, over the chains that the label is part of."""
+def test_the_head_reads_one_cell_and_where_the_text_ends(task):
+    """Against its definition: log Σ p(chain) of the cell, over the chains that the label is part of, and log p that END
+    stands behind the span."""
     torch.manual_seed(0)
     head, hidden = task.head(6), torch.randn(1, 12, 6)
     cells = {(i, j): k for k, (i, j) in enumerate(torch.triu_indices(12, 12).T.tolist())}
     cell = head.scorer(hidden)[0, cells[3, 4]].exp()  # words 2 to 3, behind START
     numbers = head.scorer.numbers
     chain = cell[numbers["VP"]] + cell[numbers["S::VP"]]
-    torch.testing.assert_close(head.log_prob(hidden, [[2, 3, "VP"]])[0], chain.log())
-    torch.testing.assert_close(head.log_prob(hidden, [[2, 3, "NP"]])[0], cell[numbers["NP"]].log())
+    end = head.end(hidden)[0, :, 0].softmax(0)[5:].sum()
+    torch.testing.assert_close(head.log_prob(hidden, [[2, 3, "VP"]])[0], (chain * end).log())
+    torch.testing.assert_close(head.log_prob(hidden, [[2, 3, "NP"]])[0], (cell[numbers["NP"]] * end).log())
     torch.testing.assert_close(cell.sum(), torch.tensor(1.0))
 
 
