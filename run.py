@@ -4,6 +4,7 @@ import logging
 import os
 
 import hydra
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.task), use_cache=False)
@@ -11,10 +12,8 @@ OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> float:
-    from diffcontrol.experiment import run  # imported late, so that --help and a mistyped option answer at once
-
     try:
-        return run(cfg)
+        return get_method(cfg.run)(cfg)  # imported late, so that --help and a mistyped option answer at once
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -62,6 +62,9 @@ class Attribute(ControlTask):
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [*target[0].split(), ":", *target[1].split()]
 
+    def classes(self) -> list[list[str]]:
+        return [list(pair) for pair in self.labels.numbers if self.label in (None, pair[0])]
+
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         if judges.get("labels") is None:

@@ -12,14 +12,16 @@ Guided diffusion is told in one of three ways: `control=anchor` fixes START, END
 `control=pull` pulls x̂₀ towards START and END (the paper), `control=classifier` follows a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from diffcontrol.baselines.constraint import Ends
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.text import Vocabulary
 
 
 class Length(ControlTask):
@@ -49,6 +51,13 @@ class Length(ControlTask):
 
     def serialize(self, target: int) -> list[str]:
         return [str(target)]
+
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[int], Constraint]:
+        """END after the last word and not before: exact, without a model of anything."""
+        return lambda target: Ends(target, vocabulary)
+
+    def classes(self) -> list[int]:
+        return list(range(1, self.most + 1))
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[int],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

@@ -13,17 +13,20 @@ another one. *released*: tags are cut, or filled up, to the target's length firs
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.baselines.constraint import Labelled, Lexicon
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.syntax.judging import fitted, parses
 from diffcontrol.syntax.tagger import SpacyTagger
 from diffcontrol.syntax.tags import UNIVERSAL, universal
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.text import Vocabulary
 
 CLASSES = ("START", "END", "PAD", *UNIVERSAL)
 log = logging.getLogger(__name__)
@@ -79,6 +82,14 @@ class PartsOfSpeech(ControlTask):
 
     def serialize(self, target: Sequence[str]) -> list[str]:
         return list(target)
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        return Lexicon((example.words, self.annotate(example)) for example in self.corpus.splits["train"])
+
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Constraint]:
+        """Words that have the tag in training texts, by how often they have it, and END after the last tag."""
+        return lambda target: Labelled(self.lexicon, target, vocabulary)
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

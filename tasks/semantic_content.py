@@ -9,7 +9,7 @@ whatever their case; a form within a longer form of another value of the field d
 family friendly"). *released*: the value is a substring of the text (eval_control.py).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus, Example
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
 
@@ -43,7 +44,7 @@ class SemanticContent(ControlTask):
         return {pair: i for i, pair in enumerate((f, v) for f, values in self.known.items() for v in values)}
 
     @cached_property
-    def _forms(self) -> dict[str, list[tuple[str, str]]]:
+    def forms(self) -> dict[str, list[tuple[str, str]]]:
         """field → (surface form, value), longest first."""
         table = {}
         for field, values in self.known.items():
@@ -55,7 +56,7 @@ class SemanticContent(ControlTask):
     def mentioned(self, words: Sequence[str], field: str) -> set[str]:
         """Values of the field that the text mentions."""
         text, found = f" {' '.join(words).lower()} ", set()
-        for form, value in self._forms[field]:
+        for form, value in self.forms[field]:
             while form in text:  # again and again, as neighbours share the space between them
                 found.add(value)
                 text = text.replace(form, "  ")  # a shorter form within this one no longer counts
@@ -96,6 +97,12 @@ class SemanticContent(ControlTask):
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [target[0], ":", *target[1].split()]
 
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Constraint]:
+        return lambda target: Mention(self, target, vocabulary)
+
+    def classes(self) -> list[list[str]]:
+        return [list(pair) for pair in self.pairs]
+
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         rows = list(zip(texts, targets, strict=True))
@@ -103,6 +110,37 @@ class SemanticContent(ControlTask):
             "strict": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
             "released": [float(value in " ".join(words)) for words, (_, value) in rows],
         }
+
+
+class Mention(Constraint):
+    """No END before the mention. Until then words that begin a form of the value gain BONUS nats, and a nat more with
+    every HURRY words of the text, those that go on with a form of which n words are written 1 + n times that. Where no
+    more places are left than the shortest form has words, nothing else is allowed."""
+
+    BONUS, HURRY = 4.0, 4
+
+    def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary):
+        self.task, (self.field, self.value), self.vocabulary = task, target, vocabulary
+        self.forms = [form.split() for form, value in task.forms[self.field] if value == self.value]
+        self.spellings: dict[str, list[int]] = {}
+        for word, i in vocabulary.ids.items():
+            self.spellings.setdefault(word.lower(), []).append(i)
+
+    def factors(self, words: Sequence[int]) -> Tensor:
+        added = torch.zeros(len(self.vocabulary))
+        text = [self.vocabulary.words[i] for i in words]
+        if self.value in self.task.mentioned(text, self.field):
+            return added
+        added[END] = -torch.inf
+        lower, gain = [word.lower() for word in text], self.BONUS + len(text) / self.HURRY
+        for form in self.forms:
+            for n in range(min(len(form), len(lower) + 1)):
+                if lower[len(lower) - n :] == form[:n]:
+                    spelled = self.spellings.get(form[n], [])
+                    added[spelled] = added[spelled].clamp(min=(1 + n) * gain)
+        if self.task.corpus.length - 2 - len(text) <= min(map(len, self.forms)) and (added > 0).any():
+            added[added <= 0] = -torch.inf
+        return added
 
 
 class MentionHead(Head):

@@ -13,7 +13,7 @@ Neither cuts the text. Nothing is asked of the rest of the text, its length incl
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,7 +24,8 @@ from diffcontrol.control.spans import SpanScorer, gathered
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import parses
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.text import Vocabulary
 
 Span = Sequence[Any]  # [first word, last word, label]
 
@@ -80,6 +81,12 @@ class SyntaxSpans(ControlTask):
     def serialize(self, target: Span) -> list[str]:
         first, last, label = target
         return [str(first), ",", str(last), ",", label]
+
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[Span], Constraint]:
+        raise ValueError(
+            "constrained: whether words are a constituent depends on the words around them, so no rule on single words "
+            "makes a text meet a target of syntax_spans"
+        )
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Span],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

@@ -14,18 +14,20 @@ parsed; labelled F1. Preterminals count in none of them, and so punctuation is a
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
+from diffcontrol.baselines.constraint import Labelled, Lexicon
 from diffcontrol.control.spans import SpanScorer, gathered
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.metrics import brackets
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import fitted, parses
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.text import Vocabulary
 
 EXAMPLE = "(TOP (S (NP * *) (VP * (ADJP *)) *))"
 _WORD = re.compile(r"((?:\([^\s()]+ )*\*\)*)")  # a word with the brackets that open before and close after it
@@ -90,6 +92,16 @@ class SyntaxTree(ControlTask):
     def serialize(self, target: str) -> list[str]:
         """One word of the prompt for each word of the text, with its brackets: (S(NP* *) (VP* (ADJP*)) *)."""
         return [word.replace(" ", "") for word in _WORD.findall(target[len("(TOP ") : -1])]
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """Words by the brackets that open before and close after them, as `serialize` writes them."""
+        parsed = [example for example in self.corpus.splits["train"] if example.tree]
+        return Lexicon((example.words, self.serialize(trees.bare(example.tree))) for example in parsed)
+
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[str], Constraint]:
+        """Words that stand within such brackets in training texts, by how often they do, and END after the last."""
+        return lambda target: Labelled(self.lexicon, self.serialize(target), vocabulary)
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

@@ -162,6 +162,36 @@ def test_a_bad_target_ends_the_run_with_a_sentence_before_anything_is_trained(tm
     assert not list((tmp_path / "store").rglob("*")) and not list(tmp_path.rglob("results.json"))
 
 
+# --- the frontier, and methods that are not in the default table
+
+DEV = "+frontier={targets: {from: dev, n: 3}, num_samples: 1, perplexity: null}"
+
+
+def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
+    names, own = ["fudge", "rejection", "finetuned"], first[0] / "frontier"
+    sweep = "sweep={fudge: {scale: [0.3, 3]}, rejection: {k: [1, 2]}, finetuned: {temperature: [1]}}"
+    here(first[0], f"paths.outputs={own / 'outputs'}", "run=diffcontrol.frontier.run", DEV,
+         f"method=[{','.join(names)}]", sweep)  # fmt: skip
+    found, dev = results(newest(own)), json.loads((newest(own) / "frontier.json").read_text())
+    assert dev["targets"]["from"] == "dev" and found["targets"]["from"] == "heldout"
+    counts = {name: len(points) for name, points in dev["points"].items()}
+    assert counts == {"gold": 1, "unguided": 1, "fudge": 2, "rejection": 2, "finetuned": 1, "finetuned_search": 1}
+    assert set(found["methods"]) == set(counts) and set(found["matched"]["settings"]) == {"fudge", "rejection"}
+    assert (newest(own) / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert "settings chosen on dev for a perplexity of at most" in (newest(own) / "table.md").read_text()
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (("task=syntax_spans", "method=constrained"), "constrained: whether words are a constituent depends"),
+    (("task=syntax_tree", "method=[pplm]"), "pplm: its discriminator tells classes apart"),
+    (("method=[fudge,best]",), "candidates are chosen among the texts of a method that is not in this run"),
+])  # fmt: skip
+def test_what_a_method_cannot_serve_is_said_before_anything_is_trained(tmp_path, here, overrides, said):
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, *overrides)
+    assert said in str(end.value.code) and not list((tmp_path / "store").rglob("*"))
+
+
 # --- faults
 
 

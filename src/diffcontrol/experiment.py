@@ -1,24 +1,29 @@
 """One experiment on one page: train what is missing, write with every method on the same targets, score, report."""
 
+import logging
 import math
 import os
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from diffcontrol import report
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
 from diffcontrol.requests import choose, sources
 from diffcontrol.store import Store, commit
+from diffcontrol.task import ControlTask, Request
 
+log = logging.getLogger(__name__)
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -34,19 +39,9 @@ NOISE = (  # what Lightning and transformers say of things that are meant
 
 def run(cfg: DictConfig) -> float:
     """Runs the experiment a config describes and returns the mean strict success of its first method."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
     nodes: Any = OmegaConf.to_container(cfg, resolve=True)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
-    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
-    corpus = store.build(nodes["data"])
-    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    wanted = cfg.targets
-    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
-    for name, node in nodes["method"].items():
-        get_object(node["_target_"]).check(name, tasks)
-    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
+    store, tasks, corpus, requests, judges = prepare(cfg, nodes)
     methods = {name: store.build(node) for name, node in nodes["method"].items()}
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
         return math.nan
@@ -67,10 +62,44 @@ def run(cfg: DictConfig) -> float:
         "strength": nodes["strength"], "settings": _settings(), "trained": store.trained,
         "judges": quality(judges, corpus),
         "teacher": store.address(nodes["judge"]["teacher"]),
+        **({"matched": nodes["matched"]} if nodes["matched"] else {}),
     }  # fmt: skip
     _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
     strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
     return sum(strict) / len(strict)
+
+
+def prepare(cfg: DictConfig, nodes: Any) -> tuple[Store, dict, Corpus, list[Request], dict[str, Any]]:
+    """What there is before any method: store, tasks, corpus, requests, judges."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
+    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
+    corpus = store.build(nodes["data"])
+    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
+    wanted = cfg.targets
+    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
+    _serving(nodes, tasks, corpus)  # what cannot be is said before anything is trained
+    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
+    return store, tasks, corpus, requests, judges
+
+
+def _serving(nodes: Any, tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+    """Leaves out methods that cannot serve the tasks, if `unserved` is to be skipped.
+
+    Raises:
+        ValueError: one cannot, and why; or `unserved` is neither error nor skip.
+    """
+    if nodes["unserved"] not in ("error", "skip"):
+        raise ValueError(f"unserved={nodes['unserved']}: a method that cannot serve the tasks is an error, or skip")
+    for name, node in list(nodes["method"].items()):
+        try:
+            Method.check_node(node, tasks, corpus)
+        except ValueError as error:
+            if nodes["unserved"] == "error":
+                raise
+            log.warning("method %s is left out: %s", name, error)
+            del nodes["method"][name]
 
 
 def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:

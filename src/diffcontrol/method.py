@@ -3,12 +3,16 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from hydra.utils import get_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from diffcontrol.control.anchor import known, within
 from diffcontrol.control.base import Steering, Weighted
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Anchored, Clamped, Denoiser, Tempered
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
@@ -25,13 +29,19 @@ class Method(ABC):
     def __init__(self, chunk: int, seed: int):
         self.chunk, self.seed = chunk, seed
 
-    @classmethod  # noqa: B027  most can do what any task asks
-    def check(cls, name: str, tasks: Mapping[str, ControlTask]) -> None:
-        """Called before anything is trained, with the method's name in conf.
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        """Asked before anything is trained: whether this method, with this config node, can serve the tasks.
 
         Raises:
-            ValueError: the method has no way to do what these tasks ask; by default none.
+            ValueError: it cannot, and why.
         """
+        return None  # most can
+
+    @staticmethod
+    def check_node(node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        """`check` of the method that a config node describes."""
+        get_object(node["_target_"]).check(node, tasks, corpus)
 
     @abstractmethod
     def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
@@ -40,6 +50,14 @@ class Method(ABC):
     @abstractmethod
     def models(self) -> list[torch.nn.Module]:
         """The networks it runs while writing, for the count of token evaluations."""
+
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        """How likely its own guide finds each finished text to obey, as log-probabilities [B].
+
+        Raises:
+            ValueError: it has no guide.
+        """
+        raise ValueError(f"{type(self).__name__} has no guide of its own to choose texts by")
 
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
         """Texts as words, [requests][n]."""
@@ -81,11 +99,7 @@ class GuidedDiffusion(Method):
         return [self.lm, *(c for c in self.classifiers.values() if isinstance(c, torch.nn.Module))]
 
     def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
-        parts = [
-            (self.strength[task], steering.control([request.targets[task] for request in requests]))
-            for task, steering in self.classifiers.items()
-        ]
-        control = Weighted([(strength, part) for strength, part in parts if part])
+        control = self.control(requests)
         guidance = self.guidance if control.parts else Unguided()  # fluency alone would narrow the noise of each step
         shape = (len(requests), self.lm.length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
@@ -95,6 +109,23 @@ class GuidedDiffusion(Method):
             yield step / (self.sampler.steps + 1)
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
         yield [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+
+    def control(self, requests: Sequence[Request]) -> Weighted:
+        """The weighted sum of the tasks' controls; of none where all that is asked for is fixed at its place."""
+        parts = [
+            (self.strength[task], steering.control([request.targets[task] for request in requests]))
+            for task, steering in self.classifiers.items()
+        ]
+        return Weighted([(strength, part) for strength, part in parts if part])
+
+    @torch.no_grad()
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        """The weighted sum of the classifiers' log-probabilities, at the least noise, of the texts' own vectors."""
+        lm = self.lm
+        ids = torch.stack([lm.corpus.vocabulary.encode(text, lm.length) for text in texts]).to(lm.device)
+        t = torch.full((len(ids),), lm.low, device=lm.device)
+        x_t = lm.table()[ids] * lm.schedule.alpha_bar(t).sqrt()[:, None, None]  # the mean of what is seen at t
+        return self.control(requests).log_prob(x_t, t, lm(x_t, t))
 
     def _layouts(self, requests: Sequence[Request], rng: random.Random) -> list[Layout]:
         """What is fixed in each row."""

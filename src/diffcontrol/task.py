@@ -8,7 +8,7 @@ B batch · L positions · H hidden width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Example
 from diffcontrol.layout import Layout
+from diffcontrol.text import Vocabulary
 
 Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
 Annotation = Any  # JSON-able: what is true of a text
@@ -31,6 +32,14 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, hidden: Tensor, targets: Sequence[Target]) -> Tensor:
         """log p(target | hidden) for a target per row, hidden [B L H] → [B]."""
+
+
+class Constraint(ABC):
+    """What single words say of one target, for writers from left to right."""
+
+    @abstractmethod
+    def factors(self, words: Sequence[int]) -> Tensor:
+        """What each next word, END among them, adds to its log-probability after these words' ids, [V]; −∞ forbids."""
 
 
 class ControlTask(ABC):
@@ -83,6 +92,25 @@ class ControlTask(ABC):
                  sources: Sequence[Example]) -> Mapping[str, list[float]]:  # fmt: skip
         """Further scores by name, of texts beside the source sentences of their targets; none unless overridden."""
         return {}
+
+    # Two more, for baselines that do not suit every task. A task that leaves them out is refused by the baseline.
+
+    def constraint(self, vocabulary: Vocabulary) -> Callable[[Target], Constraint]:
+        """target → what single words say of it, for `constrained`.
+
+        Raises:
+            ValueError: nothing, and why.
+        """
+        raise ValueError(f"constrained: no rule on single words makes a text meet a target of {type(self).__name__}")
+
+    def classes(self) -> list[Target]:
+        """All targets there are, for `pplm`, whose discriminator tells classes apart.
+
+        Raises:
+            ValueError: they are no closed set.
+        """
+        raise ValueError(f"pplm: its discriminator tells classes apart, and targets of {type(self).__name__} are no "
+                         "closed set of classes")  # fmt: skip
 
 
 class GapTask(ControlTask):

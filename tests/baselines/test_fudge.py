@@ -7,7 +7,8 @@ from transformers import LogitsProcessorList
 from diffcontrol.baselines import fudge
 from diffcontrol.baselines.fudge import Fudge, FudgeProcessor
 from diffcontrol.baselines.lm import CausalLM
-from diffcontrol.baselines.predictor import Asked, Predictor
+from diffcontrol.baselines.predictor import Predictor
+from diffcontrol.baselines.prompted import Asked
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD, START, UNK
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, ended, ids_of, train

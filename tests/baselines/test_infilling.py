@@ -57,11 +57,11 @@ def test_the_left_context_alone_and_no_more_words_than_are_asked_for(task):
     assert all(text[0] == "a" and text[-3:] == TARGET["right"] for group in texts for text in group)
 
 
-def test_tasks_without_a_gap_are_refused_before_anything_is_trained():
+def test_tasks_without_a_gap_are_refused_before_anything_is_trained(task):
     for method in (Infill, LeftOnly):
-        with pytest.raises(ValueError, match="method=infill writes between given words, which colour does not ask for"):
-            method.check("infill", {"colour": FakeTask()})
+        with pytest.raises(ValueError, match="writes between given words, which colour does not ask for"):
+            method.check({}, {"colour": FakeTask()}, task.corpus)
 
 
 def test_a_task_with_a_gap_is_enough(task):
-    Infill.check("infill", {"colour": FakeTask(), "gap": task})
+    Infill.check({}, {"colour": FakeTask(), "gap": task}, task.corpus)

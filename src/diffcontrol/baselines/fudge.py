@@ -127,3 +127,9 @@ class Fudge(Method):
         processor = FudgeProcessor(readings, self.pre_top_k, self.post_top_k)
         ids = self.lm.generate(len(requests), generator, [processor])
         yield [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        total = torch.zeros(len(texts))
+        for name, predictor in self.predictors.items():
+            total = total + self.strength[name] * predictor.verdict([r.targets[name] for r in requests], texts)
+        return total

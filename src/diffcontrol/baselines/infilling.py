@@ -87,10 +87,10 @@ class Gaps(Method):
         self.name, self.task = next((name, task) for name, task in tasks.items() if isinstance(task, GapTask))
 
     @classmethod
-    def check(cls, name: str, tasks: Mapping[str, ControlTask]) -> None:
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         if not any(isinstance(task, GapTask) for task in tasks.values()):
             raise ValueError(
-                f"method={name} writes between given words, which {' and '.join(tasks)} does not ask for; "
+                f"{cls.__name__} writes between given words, which {' and '.join(tasks)} does not ask for; "
                 "task=infilling does"
             )
 

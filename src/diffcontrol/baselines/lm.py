@@ -84,20 +84,27 @@ class CausalLM(Trainable):
         return sums.tolist(), (lengths(ids) - 1).tolist()
 
     @torch.inference_mode()
-    def generate(self, rows: int, generator: torch.Generator, processors: Sequence[LogitsProcessor] = ()) -> Tensor:
-        """Ids [rows T] of START words END PAD… sampled by transformers, which draws from torch's global generator."""
+    def generate(self, rows: int, generator: torch.Generator, processors: Sequence[LogitsProcessor] = (),
+                 temperature: float = 1.0) -> Tensor:  # fmt: skip
+        """Ids [rows T] of START words END PAD…, sampled."""
         self.eval()
         start = torch.full((rows, 1), START, device=self.device)
-        options = GenerationConfig(
-            do_sample=True, max_length=self.corpus.length, bos_token_id=START, eos_token_id=END, pad_token_id=PAD,
-            top_k=0,  # transformers' own default is 50
-        )  # fmt: skip
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(generator.initial_seed())
-            ids: Tensor
-            ids = self.network.generate(  # type: ignore[assignment]
-                start, generation_config=options, attention_mask=torch.ones_like(start),
-                logits_processor=LogitsProcessorList(processors),
-            )  # fmt: skip
+        ids = continued(self.network, start, self.corpus.length, generator, processors, temperature=temperature)
         self.token_evaluations += rows * (ids.shape[1] - 1)
         return ids
+
+
+def continued(network: GPT2LMHeadModel, start: Tensor, length: int, generator: torch.Generator,
+              processors: Sequence[LogitsProcessor] = (), **options: Any) -> Tensor:  # fmt: skip
+    """`start` [B S] continued by transformers up to END or `length` positions, PAD after END; sampled unless `options`
+    of a GenerationConfig say otherwise. transformers draws from torch's global generator."""
+    config = GenerationConfig(
+        **{"do_sample": True, "max_length": length, "bos_token_id": START, "eos_token_id": END, "pad_token_id": PAD,
+           "top_k": 0} | options  # transformers' own default is 50
+    )  # fmt: skip
+    with torch.random.fork_rng([start.device] if start.device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        return network.generate(  # type: ignore[return-value]
+            start, generation_config=config, attention_mask=torch.ones_like(start),
+            logits_processor=LogitsProcessorList(processors),
+        )  # fmt: skip

@@ -123,6 +123,9 @@ def notes(results: Mapping) -> list[str]:
         parts = [f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %" for name, measure in measures.items()]
         n = next(iter(measures.values()))["n"]
         lines.append(f"the judge itself ({judge}), on {n} held-out gold annotations: {', '.join(parts)}")
+    if matched := results.get("matched"):
+        how = "; ".join(f"{name} {_said(choice)}" for name, choice in matched["settings"].items())
+        lines.append(f"settings chosen on dev for a perplexity of at most {matched['perplexity']:.2f}: {how}")
     for pair, difference in results.get("differences", {}).items():
         parts = [
             f"{task} strict {_signed(cell(scores['strict'], 1, 100.0))} points"
@@ -133,6 +136,13 @@ def notes(results: Mapping) -> list[str]:
             parts.append(f"NLL {_signed(cell(difference['nll']))}")
         lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
     return lines + ([published.SOURCE] if published_rows(results) else [])
+
+
+def _said(choice: Mapping) -> str:
+    """`scale=3`, `scale=1 with 40 % of scale=3`, of what `frontier.match` chose."""
+    one, other = (", ".join(f"{k}={v}" for k, v in choice.get(key, {}).items()) for key in ("setting", "other"))
+    mixed = f" with {100 * choice['share']:.0f} % of {other}" if "share" in choice else ""
+    return one + mixed + (" (its most fluent, less fluent than that)" if choice.get("beyond") else "")
 
 
 def _signed(shown: Cell) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -52,7 +52,7 @@ def tradeoff(results: Mapping, path: Path) -> None:
     figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    _style(axes, results)
+    style(axes, results)
     shown = points(results)
     colours = iter(COLOURS * (1 + len(shown) // len(COLOURS)))
     drawn = []
@@ -64,13 +64,13 @@ def tradeoff(results: Mapping, path: Path) -> None:
     if not shown:
         axes.text(0.5, 0.5, "no method has both numbers", ha="center", transform=axes.transAxes, color=GREY)
     axes.margins(x=0.16, y=0.12)
-    _ticks(axes)
+    ticks(axes)
     figure.canvas.draw()  # places of labels depend on the final layout
     _label(axes, drawn)
     figure.savefig(path)
 
 
-def _style(axes: Axes, results: Mapping) -> None:
+def style(axes: Axes, results: Mapping) -> None:
     tasks = results["tasks"]
     axes.set_xscale("log")
     axes.set_xlabel("perplexity under the teacher model (log scale; lower is more fluent)", color=INK)
@@ -89,7 +89,7 @@ def _style(axes: Axes, results: Mapping) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _ticks(axes: Axes) -> None:
+def ticks(axes: Axes) -> None:
     """Round numbers at a readable distance, whether perplexities span a tenth or three decades."""
     low, high = axes.get_xlim()
     fine, middle = (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5)
@@ -98,23 +98,18 @@ def _ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _draw(axes: Axes, point: Point, colour: str, reference: bool) -> None:
+def bars(axes: Axes, point: Point, colour: str, **marker: Any) -> None:
+    """A point with both error bars."""
     (x, *x_ends), (y, *y_ends) = point.x, point.y
-    axes.errorbar(
-        x,
-        y,
-        xerr=_lengths(x, *x_ends),
-        yerr=_lengths(y, *y_ends),
-        color=colour,
-        elinewidth=1.3,
-        zorder=3,
-        fmt="D" if reference else "o",
-        markersize=6.5 if reference else 7.5,
-        markerfacecolor="white" if reference else colour,
-        markeredgewidth=1.4,
-    )
+    ends = {"xerr": _lengths(x, *x_ends), "yerr": _lengths(y, *y_ends)}
+    axes.errorbar(x, y, **ends, color=colour, elinewidth=1.3, zorder=3, markeredgewidth=1.4, **marker)
+
+
+def _draw(axes: Axes, point: Point, colour: str, reference: bool) -> None:
+    marker = {"fmt": "D", "markersize": 6.5} if reference else {"fmt": "o", "markersize": 7.5}
+    bars(axes, point, colour, markerfacecolor="white" if reference else colour, **marker)
     if point.name == "gold":
-        axes.axhline(y, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)  # ceiling
+        axes.axhline(point.y[0], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)  # ceiling
 
 
 def _lengths(middle: float, low: float, high: float) -> list[list[float]]:

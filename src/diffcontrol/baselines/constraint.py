@@ -1,0 +1,59 @@
+"""What single words say of a target: tags by a lexicon, and where a text ends. V vocabulary."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from diffcontrol.task import Constraint
+from diffcontrol.text import END, Vocabulary
+
+
+class Lexicon:
+    """log p(label | word), counted in texts with a label for each word; without smoothing, so that a word that never
+    had a label cannot have it."""
+
+    def __init__(self, texts: Iterable[tuple[Sequence[str], Sequence[str]]]):
+        pairs = Counter(pair for words, labels in texts for pair in zip(words, labels, strict=True))
+        totals: Counter[str] = Counter()
+        for (word, _), count in pairs.items():
+            totals[word] += count
+        self.words: dict[str, dict[str, float]] = {}  # label → word → log p
+        for (word, label), count in pairs.items():
+            self.words.setdefault(label, {})[word] = math.log(count / totals[word])
+
+    def factors(self, label: str, vocabulary: Vocabulary) -> Tensor:
+        """log p(label | word) of every word, [V]; 0 for all if no word of the vocabulary has the label."""
+        known = {vocabulary.ids[w]: log_p for w, log_p in self.words.get(label, {}).items() if w in vocabulary.ids}
+        if not known:
+            return torch.zeros(len(vocabulary))
+        added = torch.full((len(vocabulary),), -torch.inf)
+        added[list(known)] = torch.tensor(list(known.values()))
+        return added
+
+
+class Ends(Constraint):
+    """The text has this many words: no END before them, nothing but END after them."""
+
+    def __init__(self, length: int, vocabulary: Vocabulary):
+        self.length, self.size = length, len(vocabulary)
+
+    def factors(self, words: Sequence[int]) -> Tensor:
+        last = len(words) >= self.length
+        added = torch.full((self.size,), -torch.inf if last else 0.0)
+        added[END] = 0.0 if last else -torch.inf
+        return added
+
+
+class Labelled(Constraint):
+    """Every word has its label, and the text as many words as there are labels."""
+
+    def __init__(self, lexicon: Lexicon, labels: Sequence[str], vocabulary: Vocabulary):
+        self.rows = [lexicon.factors(label, vocabulary) for label in labels]
+        self.ends = Ends(len(labels), vocabulary)
+
+    def factors(self, words: Sequence[int]) -> Tensor:
+        added = self.ends.factors(words)
+        return added + self.rows[len(words)] if len(words) < len(self.rows) else added

@@ -1,0 +1,140 @@
+"""experiment=frontier: methods' settings swept on dev targets, then all methods at one perplexity on held-out ones.
+
+At a perplexity that lies between those of two settings, a method writes a share of its texts with either (`Mixture`):
+mean NLL and mean success are then in between as well, so every point on the line between two settings is one that the
+method reaches. The settings and the share are chosen on dev; held-out targets are looked at once.
+"""
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from diffcontrol import experiment
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.evaluation import evaluate
+from diffcontrol.method import Method
+from diffcontrol.report.frontier import draw
+from diffcontrol.requests import sources
+from diffcontrol.task import ControlTask, Request
+
+Point = dict[str, Any]  # a method's row of results, and its `setting`
+
+
+class Mixture(Method):
+    """Each text by `other` with probability `share`, else by `one`."""
+
+    def __init__(self, one: Method, other: Method, share: float, chunk: int = 50, seed: int = 0):
+        super().__init__(chunk, seed)
+        self.one, self.other, self.share = one, other, share
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        Method.check_node(node["one"], tasks, corpus)
+
+    def models(self) -> list[torch.nn.Module]:
+        return list({id(model): model for model in [*self.one.models(), *self.other.models()]}.values())
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+        drawn = (torch.rand(len(requests), generator=generator) < self.share).tolist()
+        texts: dict[int, list[str]] = {}
+        for method, wanted in ((self.one, False), (self.other, True)):
+            rows = [row for row, other in enumerate(drawn) if other is wanted]
+            for news in method.write([requests[row] for row in rows], generator) if rows else ():
+                if isinstance(news, list):
+                    texts |= zip(rows, news, strict=True)
+                else:
+                    yield (len(texts) + news * len(rows)) / len(requests)
+        yield [texts[row] for row in range(len(requests))]
+
+
+def run(cfg: DictConfig) -> float:
+    """Sweeps, compares, and returns what `experiment.run` does of the comparison."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    tuning = OmegaConf.merge(cfg, {"targets": cfg.frontier.targets, "num_samples": cfg.frontier.num_samples})
+    assert isinstance(tuning, DictConfig)
+    nodes: Any = OmegaConf.to_container(tuning, resolve=True)
+    store, tasks, _, requests, judges = experiment.prepare(tuning, nodes)
+    swept = {name: settings(nodes["sweep"].get(name, {})) for name in nodes["method"]}
+    methods = {name: [store.build(nodes["method"][name] | setting) for setting in own] for name, own in swept.items()}
+    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+        return math.nan
+    points: dict[str, list[Point]] = {}
+    for name, built in methods.items():
+        points[name] = []
+        for method, setting in zip(built, swept[name], strict=True):
+            title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
+            texts = method.generate(requests, tuning.num_samples, title=f"{title} (dev)")
+            points[name].append({"setting": setting, **evaluate(texts, requests, tasks, judges).row()})
+    level = math.log(cfg.frontier.perplexity) if cfg.frontier.perplexity else lowest(points)
+    chosen = {name: match(own, level) for name, own in points.items()}
+    found = {"perplexity": math.exp(level), "settings": {name: choice for name, choice in chosen.items() if choice}}
+    gold = sources(requests)
+    if gold:
+        points = {"gold": [{"setting": {}, **evaluate(gold, requests, tasks, judges).row()}], **points}
+    dev = {"tasks": list(tasks), "targets": dict(nodes["targets"]), "num_samples": tuning.num_samples, **found,
+           "points": points}  # fmt: skip
+    (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    matched = {**OmegaConf.to_container(cfg, resolve=True), "matched": found}  # type: ignore[dict-item]
+    matched["method"] = {name: as_node(node, chosen[name]) for name, node in nodes["method"].items()}
+    score = experiment.run(OmegaConf.create(matched))
+    draw(dev, json.loads((folder / "results.json").read_text(encoding="utf-8")), folder / "frontier.png")
+    return score
+
+
+def settings(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the values; one empty setting of a method that has nothing to vary."""
+    return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+
+
+def nll(point: Point) -> float:
+    return point["fluency"]["nll"]["mean"]
+
+
+def success(point: Point) -> float:
+    """Mean strict success of the tasks."""
+    strict = [scores["strict"]["mean"] for scores in point["success"].values()]
+    return sum(strict) / len(strict)
+
+
+def lowest(points: Mapping[str, list[Point]]) -> float:
+    """The least NLL that every swept method reaches with some setting; of all methods if none is swept."""
+    swept = [own for own in points.values() if len(own) > 1] or list(points.values())
+    return max(min(nll(point) for point in own) for own in swept)
+
+
+def match(points: Sequence[Point], level: float) -> dict[str, Any]:
+    """The highest success at a mean NLL of at most `level`, from one setting or a share of two: {setting, share,
+    other}, the latter two only where two are mixed. Of equals the first. Where no setting is as fluent as that, the
+    most fluent is taken, {setting, beyond: True}. Nothing where there is nothing to choose."""
+    if len(points) == 1:
+        return {}
+    best: tuple[float, dict[str, Any]] | None = None
+    within = [point for point in points if nll(point) <= level + 1e-9]
+    for point in within:
+        if best is None or success(point) > best[0]:
+            best = success(point), {"setting": point["setting"]}
+    for one, other in itertools.product(within, (point for point in points if nll(point) > level + 1e-9)):
+        share = (level - nll(one)) / (nll(other) - nll(one))
+        gained = (1 - share) * success(one) + share * success(other)
+        if best and share > 0 and gained > best[0] + 1e-9:
+            best = gained, {"setting": one["setting"], "share": share, "other": other["setting"]}
+    return best[1] if best else {"setting": min(points, key=nll)["setting"], "beyond": True}
+
+
+def as_node(node: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's config node with what was chosen for it."""
+    one = {**node, **choice.get("setting", {})}
+    if "share" not in choice:
+        return one
+    return {
+        "_target_": "diffcontrol.frontier.Mixture", "one": one, "other": {**node, **choice["other"]},
+        "share": choice["share"], "chunk": node["chunk"], "seed": node["seed"],
+    }  # fmt: skip

@@ -1,0 +1,70 @@
+"""What is chosen for the comparison at one perplexity, in numbers worked out by hand."""
+
+import torch
+
+from diffcontrol.frontier import Mixture, as_node, lowest, match, settings
+from diffcontrol.method import Method
+from diffcontrol.task import Request
+
+
+def point(value, nll, strict):
+    return {
+        "setting": {"scale": value},
+        "fluency": {"nll": {"mean": nll}},
+        "success": {"t": {"strict": {"mean": strict}}},
+    }
+
+
+POINTS = [point(1, 1.0, 0.2), point(2, 1.5, 0.5), point(3, 2.0, 0.4), point(4, 3.0, 1.0)]
+
+
+def test_the_best_setting_within_the_level_or_a_share_of_two():
+    assert match(POINTS, 0.5) == {"setting": {"scale": 1}, "beyond": True}
+    assert match(POINTS, 1.0) == {"setting": {"scale": 1}}
+    assert match(POINTS, 1.25) == {"setting": {"scale": 1}, "share": 0.5, "other": {"scale": 2}}
+    assert match(POINTS, 1.5) == {"setting": {"scale": 2}}
+    assert match(POINTS, 2.25) == {"setting": {"scale": 2}, "share": 0.5, "other": {"scale": 4}}  # not by way of 3
+    assert match(POINTS, 9.0) == {"setting": {"scale": 4}}
+    assert match([point(1, 1.0, 0.2)], 0.0) == {}  # nothing to choose
+    assert match([point(1, 1.0, 0.5), point(2, 1.0, 0.5)], 2.0) == {"setting": {"scale": 1}}  # of equals the first
+
+
+def test_the_level_is_the_lowest_that_all_swept_methods_reach():
+    others = [point(1, 1.7, 0.0), point(2, 2.5, 0.1)]
+    assert lowest({"unguided": [point(1, 9.0, 0.0)], "one": POINTS, "other": others}) == 1.7
+
+
+def test_settings_are_all_combinations_and_one_where_nothing_varies():
+    assert settings({"k": [1, 2], "scale": [3]}) == [{"k": 1, "scale": 3}, {"k": 2, "scale": 3}]
+    assert settings({}) == [{}]
+
+
+class Says(Method):
+    def __init__(self, word):
+        super().__init__(50, 0)
+        self.word = word
+
+    def models(self):
+        return []
+
+    def write(self, requests, generator):
+        yield [[self.word, request.targets["t"]] for request in requests]
+
+
+def test_a_mixture_writes_its_share_with_either_and_keeps_the_order():
+    requests = [Request({"t": str(i)}) for i in range(1000)]
+    texts = [text for (text,) in Mixture(Says("a"), Says("b"), 0.3, chunk=500).generate(requests, 1)]
+    assert [number for _, number in texts] == [str(i) for i in range(1000)]
+    assert 250 < sum(word == "b" for word, _ in texts) < 350
+    for share, word in ((0.0, "a"), (1.0, "b")):
+        (found,) = Mixture(Says("a"), Says("b"), share).write(requests, torch.Generator())
+        assert {first for first, _ in found} == {word}
+
+
+def test_the_chosen_become_config_nodes():
+    node = {"_target_": "x.Y", "scale": 1, "chunk": 7, "seed": 2}
+    assert as_node(node, {}) == node
+    assert as_node(node, {"setting": {"scale": 3}}) == {**node, "scale": 3}
+    mixed = as_node(node, {"setting": {"scale": 3}, "share": 0.25, "other": {"scale": 9}})
+    assert mixed == {"_target_": "diffcontrol.frontier.Mixture", "one": {**node, "scale": 3},
+                     "other": {**node, "scale": 9}, "share": 0.25, "chunk": 7, "seed": 2}  # fmt: skip
