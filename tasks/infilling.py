@@ -77,7 +77,11 @@ class Infilling(GapTask):
         return found
 
     def _asked(self, cut: int) -> int | list[int] | None:
-        asked = {"exact": cut, "range": [max(1, cut - SLACK), cut + SLACK], "free": None}
+        asked: dict[str, int | list[int] | None] = {
+            "exact": cut,
+            "range": [max(1, cut - SLACK), cut + SLACK],
+            "free": None,
+        }
         return asked[self.length] if isinstance(self.length, str) else self.length
 
     def parse(self, target: Any) -> Target:

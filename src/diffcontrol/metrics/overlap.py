@@ -10,6 +10,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
+
 from diffcontrol.metrics.diversity import ngrams
 
 Text = Sequence[str]
@@ -85,7 +87,7 @@ def bert_score(texts: Sequence[str], references: Sequence[Sequence[str]], model:
         found: list[float] = []
         for text, group in zip(texts, references, strict=True):
             each = score([text] * len(group), list(group), model_name_or_path=model, truncation=True)["f1"]
-            found.append(float(each.max()))
+            found.append(max(torch.as_tensor(each).reshape(-1).tolist()))
         return found
     except (OSError, ValueError, ModuleNotFoundError) as error:
         if model not in _told:

@@ -101,8 +101,8 @@ def ticks(axes: Axes) -> None:
 def bars(axes: Axes, point: Point, colour: str, **marker: Any) -> None:
     """A point with both error bars."""
     (x, *x_ends), (y, *y_ends) = point.x, point.y
-    ends = {"xerr": _lengths(x, *x_ends), "yerr": _lengths(y, *y_ends)}
-    axes.errorbar(x, y, **ends, color=colour, elinewidth=1.3, zorder=3, markeredgewidth=1.4, **marker)
+    across, up = _lengths(x, *x_ends), _lengths(y, *y_ends)
+    axes.errorbar(x, y, xerr=across, yerr=up, color=colour, elinewidth=1.3, zorder=3, markeredgewidth=1.4, **marker)
 
 
 def _draw(axes: Axes, point: Point, colour: str, reference: bool) -> None:
