@@ -12,7 +12,6 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from diffcontrol import report
 from diffcontrol.data.corpus import Corpus
@@ -137,5 +136,6 @@ def _write(cfg: DictConfig, nodes: dict[str, Any], folder: Path, results: dict[s
     OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     report.write(folder, results, samples)
     log_results(_logger(nodes, "results"), results, samples, folder)
-    Console().print(report.table(results))
-    Console().print(f"All of it lies in [bold]{folder}[/bold]", soft_wrap=True, highlight=False)
+    console = report.console()
+    console.print(report.table(results))
+    console.print(f"All of it lies in [bold]{folder}[/bold]", soft_wrap=True, highlight=False)

@@ -4,10 +4,18 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rich.console import Console
+
 from diffcontrol.report.layout import markdown, table
 from diffcontrol.report.plot import tradeoff
 
-__all__ = ["table", "write"]
+__all__ = ["console", "table", "write"]
+
+
+def console() -> Console:
+    """Where tables are printed. A file or a pipe has no width to fit."""
+    found = Console()
+    return found if found.is_terminal else Console(width=1000)
 
 
 def write(folder: Path, results: Mapping, samples: Iterable[Mapping]) -> None:

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
-from diffcontrol.report import gather
+from diffcontrol.report import console, gather
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, notes = gather.gather(runs)
     (chosen.folder / "summary.md").write_text(gather.markdown(rows, notes), encoding="utf-8")
     (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to fit
-        console = Console(width=1000)
-    console.print(gather.table(rows, notes))
+    console().print(gather.table(rows, notes))
     return 0
 
 
