@@ -13,7 +13,7 @@ from rich.console import Console
 
 from diffcontrol import report
 from diffcontrol.logger import flatten, log_results
-from diffcontrol.report import gather, published
+from diffcontrol.report import gather, matrix, published
 from diffcontrol.report.__main__ import main
 from diffcontrol.report.plot import points
 
@@ -95,6 +95,24 @@ def test_table_shows_every_method_references_first_and_what_it_stands_on():
     for part in ("97.3", "[95.3, 99.3]", "edit %", "0.125", "heldout", "20 targets × 3", "seed 1", "0123456789ab"):
         assert part in text
     assert "paper" not in text
+
+
+def test_tasks_stand_side_by_side_with_success_and_perplexity(tmp_path):
+    for task in ("length", "syntax_tree"):
+        for seed in (1, 2):
+            lay(tmp_path / f"{task}-{seed}", made_up((task,)) | {"seed": seed})
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    assert "| method | length | syntax_tree |" in matrix.markdown(rows)
+    fudge = next(line for line in matrix.markdown(rows).splitlines() if line.startswith("| fudge"))
+    assert fudge.count("93.1 at ") == 2
+    assert matrix.table(rows[:1]) is None  # one task has nothing to stand beside
+
+
+def test_where_a_strength_was_swept_no_cell_can_speak_for_a_method(tmp_path):
+    for task in ("length", "syntax_tree"):
+        for scale in (1, 3):
+            lay(tmp_path / f"{task}-{scale}", made_up((task,)) | {"strength": {"scale": scale}})
+    assert matrix.markdown(gather.gather(gather.load(tmp_path)[0])[0]) == ""
 
 
 def test_missing_numbers_become_dashes_and_composed_tasks_their_own_columns():

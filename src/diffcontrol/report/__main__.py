@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcontrol.report import console, gather
+from diffcontrol.report import console, gather, matrix
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no finished run: {chosen.folder} holds no readable results.json", file=sys.stderr)
         return 1
     rows, notes = gather.gather(runs)
-    (chosen.folder / "summary.md").write_text(gather.markdown(rows, notes), encoding="utf-8")
+    (chosen.folder / "summary.md").write_text(matrix.markdown(rows) + gather.markdown(rows, notes), encoding="utf-8")
     (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
-    console().print(gather.table(rows, notes))
+    console().print(*filter(None, [matrix.table(rows), gather.table(rows, notes)]), sep="\n")
     return 0
 
 

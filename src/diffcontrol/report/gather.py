@@ -142,6 +142,12 @@ def _mean(value: Any) -> Any:  # None where a run lacks the number
     return value["mean"] if isinstance(value, Mapping) else value
 
 
+def mean(row: Row, name: str) -> float | None:
+    """Of a measure over seeds; None where no run has it."""
+    values = [_mean(value) for value in row.measures.get(name, []) if value is not None]
+    return sum(values) / len(values) if values else None
+
+
 def _over_seeds(row: Row, name: str, digits: int, scale: float) -> Cell:
     """One seed: its interval over targets, in [ ]. Several: mean over seeds and their range, in ( )."""
     values = row.measures.get(name, [])

@@ -1,0 +1,49 @@
+"""Methods × tasks on half a page: strict success at perplexity, of runs that were all made in one way."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from diffcontrol.report.gather import Row, mean
+from diffcontrol.report.layout import Cell, grid, markdown_table, number
+
+CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over seeds."
+
+
+def cells(rows: Sequence[Row]) -> Mapping[str, Mapping[str, Cell]]:
+    """method → what was asked → success and perplexity; nothing where a method has several settings or targets for
+    one question, as in a sweep over strengths, since no cell could tell them apart."""
+    found: dict[str, dict[str, Cell]] = {}
+    several = len({row.data for row in rows}) > 1
+    for row in rows:
+        if row.task != row.tasks[0] and row.task != "all":
+            continue
+        if row.task != "all" and len(row.tasks) > 1:
+            continue
+        asked = "+".join(row.tasks) + (f" ({row.data})" if several else "")
+        if asked in found.setdefault(row.method, {}):
+            return {}
+        strict, perplexity = (mean(row, name) for name in ("strict", "perplexity"))
+        if strict is not None and perplexity is not None:
+            found[row.method][asked] = Cell(number(100 * strict, 1), f"at {number(perplexity, 2)}")
+    return found
+
+
+def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list[Cell]]]]:
+    found = cells(rows)
+    asked = list(dict.fromkeys(question for own in found.values() for question in own))
+    methods = [name for name in dict.fromkeys(row.method for row in rows) if found.get(name)]
+    return asked, [([name], [found[name].get(question, Cell()) for question in asked]) for name in methods]
+
+
+def table(rows: Sequence[Row]) -> Table | None:
+    """For the terminal; None where there is nothing to set side by side."""
+    asked, body = _lay_out(rows)
+    return grid("strict success at perplexity", ["method"], asked, [body], [CAPTION]) if len(asked) > 1 else None
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    asked, body = _lay_out(rows)
+    if len(asked) < 2:
+        return ""
+    return markdown_table(["method"], asked, [[*names, *map(str, own)] for names, own in body], [CAPTION]) + "\n"
