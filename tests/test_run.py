@@ -185,11 +185,20 @@ def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
     (("task=syntax_spans", "method=constrained"), "constrained: whether words are a constituent depends"),
     (("task=syntax_tree", "method=[pplm]"), "pplm: its discriminator tells classes apart"),
     (("method=[fudge,best]",), "candidates are chosen among the texts of a method that is not in this run"),
+    (("unserved=perhaps",), "unserved=perhaps: a method that cannot serve the tasks is an error, or skip"),
 ])  # fmt: skip
 def test_what_a_method_cannot_serve_is_said_before_anything_is_trained(tmp_path, here, overrides, said):
     with pytest.raises(SystemExit) as end:
         here(tmp_path, *overrides)
     assert said in str(end.value.code) and not list((tmp_path / "store").rglob("*"))
+
+
+def test_a_method_that_cannot_serve_can_be_left_out(first, here):
+    own = first[0] / "unserved"
+    here(first[0], f"paths.outputs={own / 'outputs'}", "method=[infill,fudge]", "unserved=skip")
+    assert set(results(newest(own))["methods"]) == {"gold", "unguided", "fudge"}
+    said = "".join(path.read_text() for path in newest(own).glob("*.log"))
+    assert "method infill is left out: Infill writes between given words" in said
 
 
 # --- faults
