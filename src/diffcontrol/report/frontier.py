@@ -14,7 +14,7 @@ from diffcontrol.report.plot import COLOURS, GREY, bars, points, style, ticks
 def draw(dev: Mapping[str, Any], held: Mapping[str, Any], path: Path) -> None:
     """Writes a PNG: a line through each method's settings with both intervals, a star for its comparison on held-out
     targets, a vertical line at the perplexity of the comparison."""
-    figure = Figure(figsize=(7.2, 4.6), dpi=160, layout="constrained")
+    figure = Figure(figsize=(8.4, 4.4), dpi=160, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     style(axes, {**held, "targets": dev["targets"], "num_samples": dev["num_samples"]})
@@ -34,5 +34,5 @@ def draw(dev: Mapping[str, Any], held: Mapping[str, Any], path: Path) -> None:
     axes.axvline(dev["perplexity"], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.margins(x=0.1, y=0.08)
     ticks(axes)
-    axes.legend(frameon=False, fontsize=8.5)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=8.5)  # settings may lie anywhere in the axes
     figure.savefig(path)
