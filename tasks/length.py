@@ -17,10 +17,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from diffcontrol.baselines.constraint import Ends
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
-from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.rules import Ends, Rule
+from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
 
 
@@ -52,7 +52,7 @@ class Length(ControlTask):
     def serialize(self, target: int) -> list[str]:
         return [str(target)]
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[int], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[int], Rule]:
         """END after the last word and not before: exact, without a model of anything."""
         return lambda target: Ends(target, vocabulary)
 

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.baselines.constraint import Labelled, Lexicon
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.syntax.judging import fitted, parses
 from diffcontrol.syntax.tagger import SpacyTagger
 from diffcontrol.syntax.tags import UNIVERSAL, universal
-from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
 
 CLASSES = ("START", "END", "PAD", *UNIVERSAL)
@@ -87,7 +87,7 @@ class PartsOfSpeech(ControlTask):
     def lexicon(self) -> Lexicon:
         return Lexicon((example.words, self.annotate(example)) for example in self.corpus.splits["train"])
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Rule]:
         """Words that have the tag in training texts, by how often they have it, and END after the last tag."""
         return lambda target: Labelled(self.lexicon, target, vocabulary)
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus, Example
-from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.rules import Rule
+from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
@@ -97,7 +98,7 @@ class SemanticContent(ControlTask):
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [target[0], ":", *target[1].split()]
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Rule]:
         return lambda target: Mention(self, target, vocabulary)
 
     def classes(self) -> list[list[str]]:
@@ -112,7 +113,7 @@ class SemanticContent(ControlTask):
         }
 
 
-class Mention(Constraint):
+class Mention(Rule):
     """No END before the mention. Until then words that begin a form of the value gain BONUS nats, and a nat more with
     every HURRY words of the text, those that go on with a form of which n words are written 1 + n times that. Where no
     more places are left than the shortest form has words, nothing else is allowed."""

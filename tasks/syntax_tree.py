@@ -20,13 +20,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from diffcontrol.baselines.constraint import Labelled, Lexicon
-from diffcontrol.control.spans import SpanScorer, gathered
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.metrics import brackets
+from diffcontrol.rules import Labelled, Lexicon, Rule
+from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import fitted, parses
-from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
 
 EXAMPLE = "(TOP (S (NP * *) (VP * (ADJP *)) *))"
@@ -99,7 +99,7 @@ class SyntaxTree(ControlTask):
         parsed = [example for example in self.corpus.splits["train"] if example.tree]
         return Lexicon((example.words, self.serialize(trees.bare(example.tree))) for example in parsed)
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[str], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[str], Rule]:
         """Words that stand within such brackets in training texts, by how often they do, and END after the last."""
         return lambda target: Labelled(self.lexicon, self.serialize(target), vocabulary)
 

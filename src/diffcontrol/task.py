@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Example
 from diffcontrol.layout import Layout
+from diffcontrol.rules import Rule
 from diffcontrol.text import Vocabulary
 
 Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
@@ -32,14 +33,6 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, hidden: Tensor, targets: Sequence[Target]) -> Tensor:
         """log p(target | hidden) for a target per row, hidden [B L H] → [B]."""
-
-
-class Constraint(ABC):
-    """What single words say of one target, for writers from left to right."""
-
-    @abstractmethod
-    def factors(self, words: Sequence[int]) -> Tensor:
-        """What each next word, END among them, adds to its log-probability after these words' ids, [V]; −∞ forbids."""
 
 
 class ControlTask(ABC):
@@ -95,7 +88,7 @@ class ControlTask(ABC):
 
     # Two more, for baselines that do not suit every task. A task that leaves them out is refused by the baseline.
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[Target], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[Target], Rule]:
         """target → what single words say of it, for `constrained`.
 
         Raises:

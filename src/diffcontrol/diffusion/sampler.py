@@ -13,8 +13,8 @@ from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
 
 if TYPE_CHECKING:
-    from diffcontrol.control.base import Control
     from diffcontrol.guidance.base import Guidance
+    from diffcontrol.steering.base import Control
 
 
 class Sampler(ABC):

@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from diffcontrol.control.base import Control
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.sampler import Sampler, draw
+from diffcontrol.steering.base import Control
 
 
 class Guidance(ABC):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from diffcontrol.control.base import Control
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.sampler import Sampler, draw
 from diffcontrol.guidance.base import Guidance, Unguided
+from diffcontrol.steering.base import Control
 
 
 class Sign(torch.optim.Optimizer):

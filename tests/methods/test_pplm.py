@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from diffcontrol.baselines.discriminator import Discriminator
-from diffcontrol.baselines.lm import NEVER_WRITTEN, CausalLM
-from diffcontrol.baselines.pplm import Pplm, PplmProcessor
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.discriminator import Discriminator
 from diffcontrol.method import Method
+from diffcontrol.methods.pplm import Pplm, PplmProcessor
 from diffcontrol.task import Request
 from diffcontrol.text import START
 from tasks.parts_of_speech import PartsOfSpeech
@@ -89,7 +89,7 @@ def test_whole_texts_are_steered_and_rows_end_when_they_end(discriminator):
 
 
 def test_only_classes_can_be_served(discriminator):
-    node = {"_target_": "diffcontrol.baselines.pplm.Pplm"}
+    node = {"_target_": "diffcontrol.methods.pplm.Pplm"}
     with pytest.raises(ValueError, match="pplm: .* targets of PartsOfSpeech are no closed set of classes"):
         Method.check_node(node, {"tags": PartsOfSpeech(discriminator.corpus)}, discriminator.corpus)
     Method.check_node(node, {"colour": Classes()}, discriminator.corpus)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffcontrol.baselines.lm import CausalLM
+from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.text import END, PAD, START, UNK
 from tests.fakes import GPT2, OPTIM, FakeCorpus, ended, ids_of, train
 

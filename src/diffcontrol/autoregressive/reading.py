@@ -16,7 +16,7 @@ from transformers.masking_utils import sdpa_mask
 from diffcontrol.text import START
 
 if TYPE_CHECKING:
-    from diffcontrol.baselines.predictor import Predictor
+    from diffcontrol.autoregressive.predictor import Predictor
 
 IMPLEMENTATION = "prefix_and_self"  # what GPT2Config.attn_implementation names
 

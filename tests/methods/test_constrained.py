@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from diffcontrol.baselines.constrained import Constrained, ConstrainedProcessor
-from diffcontrol.baselines.constraint import Ends, Labelled, Lexicon
-from diffcontrol.baselines.lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.method import Method
+from diffcontrol.methods.constrained import Constrained, ConstrainedProcessor
+from diffcontrol.rules import Ends, Labelled, Lexicon
 from diffcontrol.task import Request
 from diffcontrol.text import END, START
 from tasks.parts_of_speech import PartsOfSpeech
@@ -16,7 +16,7 @@ from tasks.semantic_content import SemanticContent
 from tasks.syntax_spans import SyntaxSpans
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
 
-NODE = {"_target_": "diffcontrol.baselines.constrained.Constrained"}
+NODE = {"_target_": "diffcontrol.methods.constrained.Constrained"}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def lm(corpus: FakeCorpus) -> CausalLM:
 class OfLength(FakeTask):
     """Texts of a number of words, as the task `length` asks for."""
 
-    def constraint(self, vocabulary):
+    def rule(self, vocabulary):
         return lambda length: Ends(length, vocabulary)
 
 
@@ -78,7 +78,7 @@ def test_no_end_before_the_mention(corpus, lm):
     targets = [["colour", "red"], ["animal", "bird"]] * 10
     texts = write(lm, {"t": task}, [{"t": target} for target in targets])
     assert all(target[1] in text for target, text in zip(targets, texts, strict=True))  # at the last place if need be
-    mention = task.constraint(corpus.vocabulary)(["colour", "red"])
+    mention = task.rule(corpus.vocabulary)(["colour", "red"])
     ids = corpus.vocabulary.ids
     before, after = mention.factors([ids["a"]]), mention.factors([ids["a"], ids["red"]])
     assert before[END] == -torch.inf and before[ids["red"]] > 0 == before[ids["blue"]] and (after == 0).all()
@@ -87,7 +87,7 @@ def test_no_end_before_the_mention(corpus, lm):
 def test_begun_forms_are_gone_on_with(corpus):
     task, ids = SemanticContent(corpus), corpus.vocabulary.ids
     task.__dict__["forms"] = {"colour": [("  big red cat ", "red")]}
-    mention = task.constraint(corpus.vocabulary)(["colour", "red"])
+    mention = task.rule(corpus.vocabulary)(["colour", "red"])
     added = mention.factors([ids["a"], ids["big"]])
     assert added[ids["red"]] == 2 * added[ids["big"]] >= 2 * mention.BONUS
     added = mention.factors([ids["big"], ids["red"]])

@@ -1,14 +1,22 @@
 """What single words say of a target: tags by a lexicon, and where a text ends. V vocabulary."""
 
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from diffcontrol.task import Constraint
 from diffcontrol.text import END, Vocabulary
+
+
+class Rule(ABC):
+    """What single words say of one target, for writers from left to right."""
+
+    @abstractmethod
+    def factors(self, words: Sequence[int]) -> Tensor:
+        """What each next word, END among them, adds to its log-probability after these words' ids, [V]; −∞ forbids."""
 
 
 class Lexicon:
@@ -34,7 +42,7 @@ class Lexicon:
         return added
 
 
-class Ends(Constraint):
+class Ends(Rule):
     """The text has this many words: no END before them, nothing but END after them."""
 
     def __init__(self, length: int, vocabulary: Vocabulary):
@@ -47,7 +55,7 @@ class Ends(Constraint):
         return added
 
 
-class Labelled(Constraint):
+class Labelled(Rule):
     """Every word has its label, and the text as many words as there are labels."""
 
     def __init__(self, lexicon: Lexicon, labels: Sequence[str], vocabulary: Vocabulary):

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import LogitsProcessor
 
-from diffcontrol.baselines.lm import NEVER_WRITTEN, CausalLM
-from diffcontrol.baselines.predictor import Predictor
-from diffcontrol.baselines.reading import Reading
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.method import Method
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD

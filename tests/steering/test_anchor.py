@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from diffcontrol.control.anchor import Anchor, Pull
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.objective import CrossEntropy
@@ -12,6 +11,7 @@ from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.langevin import Langevin
 from diffcontrol.layout import Layout
 from diffcontrol.method import GuidedDiffusion
+from diffcontrol.steering.anchor import Anchor, Pull
 from diffcontrol.task import Request
 from tasks.length import Length
 from tests.fakes import OPTIM, FakeCorpus, FakeTask

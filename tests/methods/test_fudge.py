@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from diffcontrol.methods import fudge
 from transformers import LogitsProcessorList
 
-from diffcontrol.baselines import fudge
-from diffcontrol.baselines.fudge import Fudge, FudgeProcessor
-from diffcontrol.baselines.lm import CausalLM
-from diffcontrol.baselines.predictor import Predictor
-from diffcontrol.baselines.prompted import Asked
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.prompted import Asked
+from diffcontrol.methods.fudge import Fudge, FudgeProcessor
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD, START, UNK
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, ended, ids_of, train

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcontrol.control.base import Control, Steering
-from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.layout import Layout
+from diffcontrol.steering.base import Steering
 from diffcontrol.task import ControlTask, Target
 
 
@@ -23,33 +22,6 @@ class Anchor(Steering):
 
     def layouts(self, target: Target) -> Sequence[Layout]:
         return self.task.layouts(target)
-
-
-class Pull(Steering):
-    """x̂₀ is pulled towards the vectors of the layout's words, those after END left out (paper §5.3, released
-    langevin_fn_length: START and END alone are pulled). Of several layouts the likeliest counts."""
-
-    def __init__(self, task: ControlTask, lm: DiffusionLM):
-        self.task, self.lm = task, lm
-
-    def control(self, targets: Sequence[Target]) -> Control:
-        layouts = [max(self.task.layouts(target), key=lambda layout: layout.weight) for target in targets]
-        return Pulled(layouts, self.lm)
-
-
-class Pulled(Control):
-    """−Σ over known places of ‖x̂₀ − E_word‖².
-
-    The released loss is divided by σ, as its fluency term is, which a strength stands for here.
-    """
-
-    def __init__(self, layouts: Sequence[Layout], lm: DiffusionLM):
-        self.known, self.mask = known(layouts, lm, pad=False)
-        self.lm = lm
-
-    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        error = (prediction.x0 - self.lm.table()[self.known]).square().sum(-1)
-        return -(error * self.mask).sum(1)
 
 
 def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:

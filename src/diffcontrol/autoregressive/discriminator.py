@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from diffcontrol.baselines.lm import CausalLM, crop, lengths
+from diffcontrol.autoregressive.causal_lm import CausalLM, crop, lengths
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.text import PAD

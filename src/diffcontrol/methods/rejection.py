@@ -1,7 +1,7 @@
 """Rejection sampling's writer: a causal LM that nothing steers, and a predictor that says which texts to keep.
 
-`diffcontrol.candidates.BestOf` keeps the best of k. Of all baselines it asks the least: it needs no more than a verdict
-on whole texts, and its texts are as fluent as the language model's.
+`diffcontrol.methods.candidates.BestOf` keeps the best of k. Of all baselines it asks the least: it needs no more
+than a verdict on whole texts, and its texts are as fluent as the language model's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.baselines.fudge import FudgeProcessor
-from diffcontrol.baselines.lm import CausalLM
-from diffcontrol.baselines.predictor import Predictor
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.method import Method
+from diffcontrol.methods.fudge import FudgeProcessor
 from diffcontrol.task import Request
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffcontrol.baselines.finetuned import Expert, Finetuned, ProductProcessor
-from diffcontrol.baselines.lm import NEVER_WRITTEN
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN
+from diffcontrol.methods.finetuned import Expert, Finetuned, ProductProcessor
 from diffcontrol.task import Request
 from diffcontrol.text import PAD, START
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, ids_of, train

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import GPT2Model
 
-from diffcontrol.baselines.lm import BUCKET, crop, gpt2, lengths
-from diffcontrol.baselines.prompted import Prompted
-from diffcontrol.baselines.reading import IMPLEMENTATION, Reading
+from diffcontrol.autoregressive.causal_lm import BUCKET, crop, gpt2, lengths
+from diffcontrol.autoregressive.prompted import Prompted
+from diffcontrol.autoregressive.reading import IMPLEMENTATION, Reading
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.text import PAD

@@ -4,12 +4,12 @@ import math
 import pytest
 import torch
 
-from diffcontrol.control.base import Weighted
-from diffcontrol.control.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.objective import CrossEntropy
 from diffcontrol.diffusion.schedule import Sqrt
+from diffcontrol.steering.base import Weighted
+from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
 from tasks.semantic_content import MentionHead, SemanticContent
 from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
 

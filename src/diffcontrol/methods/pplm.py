@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LogitsProcessor
 
-from diffcontrol.baselines.discriminator import Discriminator
-from diffcontrol.baselines.lm import NEVER_WRITTEN
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN
+from diffcontrol.autoregressive.discriminator import Discriminator
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method
 from diffcontrol.task import ControlTask, Request

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffcontrol.baselines.infilling import Infill, Infiller, LeftOnly
-from diffcontrol.baselines.lm import CausalLM
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.methods.infilling import Infill, Infiller, LeftOnly
 from diffcontrol.task import Request
 from tasks.infilling import Infilling
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask, train

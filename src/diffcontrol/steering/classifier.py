@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.control.base import Control, Steering
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction, Transformer
 from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
+from diffcontrol.steering.base import Control, Steering
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.training import Steps, Trainable
 

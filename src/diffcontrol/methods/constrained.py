@@ -3,7 +3,7 @@
     log p(x_i | x_<i, c)  =  log p(x_i | x_<i)  +  weight · log p(c_i | x_i)  +  const
 
 with −∞ for words that cannot be part of a text that meets the target. A tag lexicon, the place of END or the words of
-a value (`ControlTask.constraint`) need no training, look at one word at a time and see nothing of the future: what this
+a value (`ControlTask.rule`) need no training, look at one word at a time and see nothing of the future: what this
 reaches takes no understanding of a sentence. Several tasks add up. V vocabulary
 """
 
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor
 
-from diffcontrol.baselines.lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method
-from diffcontrol.task import Constraint, ControlTask, Request
+from diffcontrol.rules import Rule
+from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END
 
 
@@ -25,7 +26,7 @@ class ConstrainedProcessor(LogitsProcessor):
     """Adds weight × the factors of all constraints of a row. Where they leave no word, as those of two tasks may, the
     text ends."""
 
-    def __init__(self, rows: Sequence[Sequence[Constraint]], weight: float = 1.0):
+    def __init__(self, rows: Sequence[Sequence[Rule]], weight: float = 1.0):
         self.rows, self.weight = rows, weight
 
     @torch.inference_mode()
@@ -52,12 +53,12 @@ class Constrained(Method):
                  chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.weight = lm, scale * weight
-        self.constraints = {name: task.constraint(lm.corpus.vocabulary) for name, task in tasks.items()}
+        self.constraints = {name: task.rule(lm.corpus.vocabulary) for name, task in tasks.items()}
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         for task in tasks.values():
-            task.constraint(corpus.vocabulary)
+            task.rule(corpus.vocabulary)
 
     def models(self) -> list[nn.Module]:
         return [self.lm]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from diffcontrol.baselines.lm import CausalLM
-from diffcontrol.baselines.predictor import Predictor
-from diffcontrol.baselines.rejection import Sampled
-from diffcontrol.candidates import BestOf, MinimumBayesRisk, agreement
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.method import Method
+from diffcontrol.methods.candidates import BestOf, MinimumBayesRisk, agreement
+from diffcontrol.methods.rejection import Sampled
 from diffcontrol.task import Request
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask
 
@@ -79,11 +79,11 @@ def test_rejection_keeps_what_the_predictor_likes_best():
 
 
 def test_what_cannot_be_chosen_from_is_refused_before_training():
-    node = {"_target_": "diffcontrol.candidates.BestOf", "method": None, "k": 3}
+    node = {"_target_": "diffcontrol.methods.candidates.BestOf", "method": None, "k": 3}
     with pytest.raises(ValueError, match="a method that is not in this run"):
         Method.check_node(node, {}, FakeCorpus())
     with pytest.raises(ValueError, match="at least 1 text"):
-        fudge = {"_target_": "diffcontrol.baselines.fudge.Fudge"}
+        fudge = {"_target_": "diffcontrol.methods.fudge.Fudge"}
         Method.check_node({**node, "method": fudge, "k": 0}, {}, FakeCorpus())
     with pytest.raises(ValueError, match="no guide of its own"):
         Method.opinion(Written([""]), [], [])
