@@ -49,6 +49,9 @@ class Length(ControlTask):
     def head(self, width: int) -> "EndHead":
         return EndHead(width)
 
+    def words(self, target: int) -> int:
+        return target
+
     def serialize(self, target: int) -> list[str]:
         return [str(target)]
 

@@ -80,6 +80,9 @@ class PartsOfSpeech(ControlTask):
     def head(self, width: int) -> "TagHead":
         return TagHead(width)
 
+    def words(self, target: Sequence[str]) -> int:
+        return len(target)
+
     def serialize(self, target: Sequence[str]) -> list[str]:
         return list(target)
 

@@ -89,6 +89,9 @@ class SyntaxTree(ControlTask):
     def head(self, width: int) -> "TreeHead":
         return TreeHead(width, self.corpus.length, self.labels)
 
+    def words(self, target: str) -> int:
+        return trees.spans(target)[0]
+
     def serialize(self, target: str) -> list[str]:
         """One word of the prompt for each word of the text, with its brackets: (S(NP* *) (VP* (ADJP*)) *)."""
         return [word.replace(" ", "") for word in _WORD.findall(target[len("(TOP ") : -1])]

@@ -69,6 +69,13 @@ class ControlTask(ABC):
         overridden."""
         return ()
 
+    def words(self, target: Target) -> int | None:
+        """How many words every text that meets the target has; None unless overridden, as most targets leave it open.
+
+        Diffusion then computes no more positions than these words take.
+        """
+        return None
+
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
         """The target as words, for predictors and fine-tuned models that read it as a prompt."""
