@@ -49,7 +49,8 @@ class GuidedDiffusion(Method):
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         control, layouts = self.control(requests), self._layouts(requests, random.Random(generator.initial_seed()))
         sizes = [self.positions(request) for request in requests]
-        length = max(sizes) if all(sizes) else self.lm.length
+        least = max((s.least(r.targets[task]) for r in requests for task, s in self.steering.items()), default=0)
+        length = max(*sizes, least) if all(sizes) else self.lm.length
         shape = (len(requests), length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, generator)
@@ -57,7 +58,7 @@ class GuidedDiffusion(Method):
         guidance = self.guidance if control.parts else Unguided()
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move)):  # noqa: B007
+        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move, least)):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
         return [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
