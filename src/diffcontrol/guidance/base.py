@@ -24,6 +24,8 @@ class Guidance:
     """A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
     `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
 
+    particles: int = 1  # rows, side by side, for each text; the first of them becomes the text
+
     def __init__(self, start: float = 1.0, stop: float = 0.0, stride: int = 1):
         self.start, self.stop, self.stride = start, stop, stride
 

@@ -47,20 +47,24 @@ class GuidedDiffusion(Method):
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        control, layouts = self.control(requests), self._layouts(requests, random.Random(generator.initial_seed()))
+        # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
+        guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
+        layouts = self._layouts(requests, random.Random(generator.initial_seed()))
+        requests = [request for request in requests for _ in range(guidance.particles)]
+        layouts = [layout for layout in layouts for _ in range(guidance.particles)]
+        control = self.control(requests)
         sizes = [self.positions(request) for request in requests]
         length = max(sizes) if all(sizes) else self.lm.length
         shape = (len(requests), length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, generator)
-        # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
-        guidance = self.guidance if control.parts else Unguided()
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
         for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move)):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
-        return [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+        texts = [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+        return texts[:: guidance.particles]
 
     def control(self, requests: Sequence[Request]) -> Weighted:
         """The weighted sum of the tasks' controls; of none where all that is asked for is fixed at its place."""
