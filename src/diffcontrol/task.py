@@ -86,7 +86,8 @@ class ControlTask(ABC):
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         """Scores in [0, 1] by name, one per text; always `strict` and `released`.
 
-        judges: name → what conf's `judge` builds (a parser, a teacher); a task whose judge is missing says so.
+        judges: name → what conf's `judge` builds (a parser, a teacher), and `grammar`, the corpus's own or None; a task
+            whose judge is missing says so.
         """
 
     def compared(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
