@@ -25,18 +25,17 @@ from diffcontrol.task import Request
 class GuidedDiffusion(Method):
     """Writes with `lm`, guided by what `steering` makes of each task.
 
-    strength: task → weight of its log-probability, all multiplied by `scale`; `default` stands for tasks that have no
-    number of their own. clean: words that are fixed at their places are shown to the network without noise, as
-    released (infill.py).
+    scale: multiplies all strengths of the guidance. clean: words that are fixed at their places are shown to the
+    network without noise, as released (infill.py).
     """
 
     def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Rounding,
-                 steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float = 1.0,
-                 clean: bool = False, chunk: int = 50, seed: int = 0):  # fmt: skip
+                 steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False, chunk: int = 50,
+                 seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding = lm, sampler, guidance, decoding
         self.steering, self.clean = dict(steering), clean
-        self.strength = {task: scale * strength.get(task, strength.get("default", 0.0)) for task in steering}
+        self.scale = scale
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *(s for s in self.steering.values() if isinstance(s, nn.Module))]
@@ -69,7 +68,7 @@ class GuidedDiffusion(Method):
     def control(self, requests: Sequence[Request]) -> Weighted:
         """The weighted sum of the tasks' controls; of none where all that is asked for is fixed at its place."""
         parts = [
-            (self.strength[task], steering.control([request.targets[task] for request in requests]))
+            (self.scale * self.guidance.weight(task), steering.control([request.targets[task] for request in requests]))
             for task, steering in self.steering.items()
         ]
         return Weighted([(strength, part) for strength, part in parts if part])
