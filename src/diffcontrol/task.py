@@ -94,7 +94,8 @@ class ControlTask(ABC):
         """Scores in [0, 1] by name, one per text; always `strict` and `released`. Whoever evaluates sets `strict` to 0
         where one of `text.SPECIALS` stands in the text, so that no task has to.
 
-        judges: name → what conf's `judge` builds (a parser, a teacher); a task whose judge is missing says so.
+        judges: name → what conf's `judge` builds (a parser, a teacher), and `grammar`, the corpus's own or None; a task
+            whose judge is missing says so.
         """
 
     def compared(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],

@@ -8,6 +8,7 @@ first-order form of D-CBG (Schiff et al. 2024, 2412.10193, eq. 12, `use_approx` 
 words to word vectors. A control that does not read x̂₀ has no gradient here.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,8 +26,9 @@ class Tilt(Guidance):
     itself at high noise does not decide the words there and then.
     """
 
-    def __init__(self, inner: int = 1, limit: float = 20.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
-        super().__init__(start, stop, stride)
+    def __init__(self, strength: Mapping[str, float] | None = None, inner: int = 1, limit: float = 20.0,
+                 start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip
+        super().__init__(strength, start, stop, stride)
         self.inner, self.limit = inner, limit
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
