@@ -99,6 +99,9 @@ class SemanticContent(ControlTask):
     def head(self, width: int) -> "MentionHead":
         return MentionHead(width, self.pairs)
 
+    def least_words(self, target: Sequence[str]) -> int:
+        return min(len(form.split()) for form, value in self.forms[target[0]] if value == target[1])
+
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [target[0], ":", *target[1].split()]
 
