@@ -53,9 +53,8 @@ def test_fluency_alone_pulls_to_the_mean():
     mean = normal.mean
     assert (drawn - mean).abs().max() > 0.1
     assert (moved - mean).abs().max() <= 0.01 + 1e-5
-    against, *_ = step(
-        Langevin(optimiser=Sign, inner=200, lr=0.01, fluency=1e3), Quadratic(mean + 5)
-    )  # the control is outweighed
+    outweighed = Quadratic(mean + 5)
+    against, *_ = step(Langevin(optimiser=Sign, inner=200, lr=0.01, fluency=1e3), outweighed)
     assert (against - mean).abs().max() <= 0.02 + 1e-5
 
 
