@@ -38,7 +38,8 @@ class Tilt(Guidance):
             g = self.gradient(control, x_t, t, prediction)
             tilt = (g @ table.T - (g * prediction.x0).sum(-1, keepdim=True)) / self.inner
             logits = prediction.logits + tilt.clamp(-self.limit, self.limit)
-            prediction = replace(prediction, logits=logits, x0=logits.softmax(-1) @ table)
+            moved = (logits.softmax(-1) - prediction.logits.softmax(-1)) @ table
+            prediction = replace(prediction, logits=logits, x0=prediction.x0 + moved)
         return prediction
 
     def gradient(self, control: Weighted, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
@@ -47,5 +48,7 @@ class Tilt(Guidance):
         with torch.enable_grad():
             seen = replace(prediction.detach(), x0=x0)
             gain = control.log_prob(Look(x_t, t, lambda: seen)).sum()
+        if not gain.requires_grad:
+            return torch.zeros_like(x0)
         (g,) = torch.autograd.grad(gain, x0, allow_unused=True)
         return torch.zeros_like(x0) if g is None else g

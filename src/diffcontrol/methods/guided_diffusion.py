@@ -53,13 +53,14 @@ class GuidedDiffusion(Method):
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         control = self.control(requests)
         sizes = [self.positions(request) for request in requests]
-        length = max(sizes) if all(sizes) else self.lm.length
+        least = max((s.least(r.targets[task]) for r in requests for task, s in self.steering.items()), default=0)
+        length = max(*sizes, least) if all(sizes) else self.lm.length
         shape = (len(requests), length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, generator)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move)):  # noqa: B007
+        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move, least)):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
         texts = [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
