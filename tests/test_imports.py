@@ -45,7 +45,9 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def test_a_circle_would_be_found(tmp_path):
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from diffcontrol.task import Request\n"
-    text += "try:\n    import diffcontrol.text\nexcept ImportError:\n    pass\ndef f():\n    import diffcontrol.layout\n"
+    text += (
+        "try:\n    import diffcontrol.text\nexcept ImportError:\n    pass\ndef f():\n    import diffcontrol.layout\n"
+    )
     (tmp_path / "one.py").write_text(text)
     assert imported("one", tmp_path / "one.py") == {"diffcontrol.task", "diffcontrol.text"}
 

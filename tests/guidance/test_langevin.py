@@ -53,7 +53,9 @@ def test_fluency_alone_pulls_to_the_mean():
     mean = normal.mean
     assert (drawn - mean).abs().max() > 0.1
     assert (moved - mean).abs().max() <= 0.01 + 1e-5
-    against, *_ = step(Langevin(Sign, inner=200, lr=0.01, fluency=1e3), Quadratic(mean + 5))  # the control is outweighed
+    against, *_ = step(
+        Langevin(Sign, inner=200, lr=0.01, fluency=1e3), Quadratic(mean + 5)
+    )  # the control is outweighed
     assert (against - mean).abs().max() <= 0.02 + 1e-5
 
 
