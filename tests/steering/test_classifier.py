@@ -235,7 +235,8 @@ def test_it_learns_to_tell_what_a_noisy_text_says(lm):
     torch.manual_seed(1)
     model = ControlClassifier(SemanticContent(lm.corpus), lm, DenoiserEncoder(), lm.corpus, LEARN)
     train(model, 250)
-    said = [(i, dict(found)["colour"]) for i, found in enumerate(model.annotations) if "colour" in dict(found)]
+    values = [{field: value for field, value, *_ in found} for found in model.annotations]
+    said = [(i, found["colour"]) for i, found in enumerate(values) if "colour" in found]
     ids = lm.corpus.ids["train"][[i for i, _ in said]]
     t = torch.full((len(ids),), lm.low)
     x_t = lm.noised(lm.table()[ids], t)
@@ -271,4 +272,4 @@ def test_annotations_belong_to_the_texts_of_the_batch(lm):
     ids, annotations = model.collate(indices)
     for row, annotation in zip(ids.tolist(), annotations, strict=True):
         words = lm.corpus.vocabulary.decode(row)
-        assert annotation and all(value in words for _, value in annotation)
+        assert annotation and all(value in words for _, value, *_ in annotation)
