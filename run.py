@@ -7,6 +7,8 @@ import hydra
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
+from diffcontrol.refused import Refused
+
 OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.task), use_cache=False)
 
 
@@ -14,7 +16,7 @@ OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.
 def main(cfg: DictConfig) -> float:
     try:
         return get_method(cfg.run)(cfg)  # imported late, so that --help and a mistyped option answer at once
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except Refused as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Optim:
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "linear"):
-            raise ValueError(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+            raise Refused(f"optim.decay={self.decay!r}: allowed are cosine, linear")
 
     def factor(self, step: int) -> float:
         """Learning rate at `step` as a fraction of lr."""
@@ -139,7 +140,7 @@ class Trainable(pl.LightningModule):
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         if self.global_step % 20 == 0 and not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
                 f"lower optim.lr={self.options.lr}"
             )
