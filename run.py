@@ -5,11 +5,12 @@ import os
 
 import hydra
 from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from diffcontrol import resolvers
 from diffcontrol.refused import Refused
 
-OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.task), use_cache=False)
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
