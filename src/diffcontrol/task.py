@@ -120,7 +120,7 @@ class ControlTask(ABC):
         Raises:
             Refused: there is none, and why.
         """
-        raise Refused(f"lookahead: no automaton says which texts meet a target of {type(self).__name__}")
+        raise Refused(f"lookahead, control=exact: no automaton says which texts meet a target of {type(self).__name__}")
 
     def classes(self) -> list[Target]:
         """All targets there are, for `pplm`, whose discriminator tells classes apart.
