@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Optim:
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "linear"):
-            raise ValueError(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+            raise Refused(f"optim.decay={self.decay!r}: allowed are cosine, linear")
         for name in ("steps", "batch_size", "checkpoint"):
             self._allow(name, "a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
         self._allow("lr", "a number above 0", lambda value: value > 0)
@@ -49,12 +50,12 @@ class Optim:
         self._allow("ema", "a number from 0 to below 1", lambda value: 0 <= value < 1)
         pair = not isinstance(self.betas, str | float | int) and len(self.betas) == 2
         if not pair or not all(_number(beta) and 0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"optim.betas={self.betas!r}: allowed are two numbers from 0 to below 1")
+            raise Refused(f"optim.betas={self.betas!r}: allowed are two numbers from 0 to below 1")
 
     def _allow(self, name: str, allowed: str, test: Callable[[Any], bool]) -> None:
         value = getattr(self, name)
         if not _number(value) or not test(value):
-            raise ValueError(f"optim.{name}={value!r}: allowed is {allowed}")
+            raise Refused(f"optim.{name}={value!r}: allowed is {allowed}")
 
     def factor(self, step: int) -> float:
         """Learning rate at `step` as a fraction of lr."""
@@ -188,7 +189,7 @@ class Trainable(pl.LightningModule):
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         if self.global_step % 20 == 0 and not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
                 f"lower optim.lr={self.options.lr}"
             )
