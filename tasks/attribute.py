@@ -4,7 +4,7 @@
                                    "Sorrel is a charming diner that sells fresh fare ."   strict 0, probability .01
 
 *strict* and *released*: the judge holds the value to be the likeliest of its label's (the paper has no such task, but
-FUDGE, PPLM and others are scored so). *probability*: what the judge gives the value. The judge (`metrics/labels.py`) is
+FUDGE, PPLM and others are scored so). *probability*: what the judge gives the value. The judge (`judges/labels.py`) is
 a classifier of another kind, trained on another half of the training texts than what guides; how often it is right on
 held-out texts stands in results.json under `judges`.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus, Example
-from diffcontrol.metrics.labels import Labels, likeliest
+from diffcontrol.judges.labels import Labels, likeliest
 from diffcontrol.task import ControlTask, Head
 
 

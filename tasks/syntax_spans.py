@@ -20,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.control.spans import SpanScorer, gathered
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.rules import Rule
+from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import parses
-from diffcontrol.task import Constraint, ControlTask, Head
+from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
 
 Span = Sequence[Any]  # [first word, last word, label]
@@ -82,7 +83,7 @@ class SyntaxSpans(ControlTask):
         first, last, label = target
         return [str(first), ",", str(last), ",", label]
 
-    def constraint(self, vocabulary: Vocabulary) -> Callable[[Span], Constraint]:
+    def rule(self, vocabulary: Vocabulary) -> Callable[[Span], Rule]:
         raise ValueError(
             "constrained: whether words are a constituent depends on the words around them, so no rule on single words "
             "makes a text meet a target of syntax_spans"

@@ -66,5 +66,5 @@ def test_the_chosen_become_config_nodes():
     assert as_node(node, {}) == node
     assert as_node(node, {"setting": {"scale": 3}}) == {**node, "scale": 3}
     mixed = as_node(node, {"setting": {"scale": 3}, "share": 0.25, "other": {"scale": 9}})
-    assert mixed == {"_target_": "diffcontrol.frontier.Mixture", "one": {**node, "scale": 3},
+    assert mixed == {"_target_": "diffcontrol.methods.mixture.Mixture", "one": {**node, "scale": 3},
                      "other": {**node, "scale": 9}, "share": 0.25, "chunk": 7, "seed": 2}  # fmt: skip

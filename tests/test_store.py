@@ -23,7 +23,8 @@ QUIET = ("Checkpoint directory", "Total length of", "Found .* in eval mode", "Th
 pytestmark = [pytest.mark.filterwarnings(f"ignore:.*{said}") for said in QUIET]
 TRAINER = {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False}
 CAUSAL = {
-    "_target_": "diffcontrol.baselines.lm.CausalLM", "data": toy()["data"], "model": GPT2, "optim": OPTIM | {"steps": 3}
+    "_target_": "diffcontrol.autoregressive.causal_lm.CausalLM", "data": toy()["data"],
+    "model": GPT2, "optim": OPTIM | {"steps": 3}
 }  # fmt: skip
 
 

@@ -9,50 +9,19 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from diffcontrol import experiment
-from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import evaluate
-from diffcontrol.method import Method
 from diffcontrol.report.frontier import draw
 from diffcontrol.requests import sources
-from diffcontrol.task import ControlTask, Request
 
 Point = dict[str, Any]  # a method's row of results, and its `setting`
-
-
-class Mixture(Method):
-    """Each text by `other` with probability `share`, else by `one`."""
-
-    def __init__(self, one: Method, other: Method, share: float, chunk: int = 50, seed: int = 0):
-        super().__init__(chunk, seed)
-        self.one, self.other, self.share = one, other, share
-
-    @classmethod
-    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
-        Method.check_node(node["one"], tasks, corpus)
-
-    def models(self) -> list[torch.nn.Module]:
-        return list({id(model): model for model in [*self.one.models(), *self.other.models()]}.values())
-
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
-        drawn = (torch.rand(len(requests), generator=generator) < self.share).tolist()
-        texts: dict[int, list[str]] = {}
-        for method, wanted in ((self.one, False), (self.other, True)):
-            rows = [row for row, other in enumerate(drawn) if other is wanted]
-            for news in method.write([requests[row] for row in rows], generator) if rows else ():
-                if isinstance(news, list):
-                    texts |= zip(rows, news, strict=True)
-                else:
-                    yield (len(texts) + news * len(rows)) / len(requests)
-        yield [texts[row] for row in range(len(requests))]
 
 
 def run(cfg: DictConfig) -> float:
@@ -135,6 +104,6 @@ def as_node(node: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any
     if "share" not in choice:
         return one
     return {
-        "_target_": "diffcontrol.frontier.Mixture", "one": one, "other": {**node, **choice["other"]},
+        "_target_": "diffcontrol.methods.mixture.Mixture", "one": one, "other": {**node, **choice["other"]},
         "share": choice["share"], "chunk": node["chunk"], "seed": node["seed"],
     }  # fmt: skip

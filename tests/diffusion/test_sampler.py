@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from diffcontrol.control.base import Weighted
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.sampler import DDIM, DDPM
 from diffcontrol.diffusion.schedule import Cosine, Linear, Sqrt
 from diffcontrol.guidance.base import Unguided
+from diffcontrol.steering.base import Weighted
 
 
 class Gaussian:

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffcontrol.control.base import Control, Weighted
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.sampler import DDIM, DDPM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.base import Unguided
 from diffcontrol.guidance.langevin import Langevin, Sign
+from diffcontrol.steering.base import Control, Weighted
 
 V, D, L = 6, 8, 4
 TABLE = F.normalize(torch.randn(V, D, generator=torch.Generator().manual_seed(0)), dim=-1) * D**0.5

@@ -3,7 +3,7 @@ import torch
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.data.part import Part
-from diffcontrol.metrics.labels import LabelJudge
+from diffcontrol.judges.labels import LabelJudge
 from tasks.attribute import Attribute
 from tests.fakes import FakeCorpus, train
 

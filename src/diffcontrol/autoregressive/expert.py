@@ -1,0 +1,69 @@
+"""A fine-tuned expert: a language model that learned to write from the target, the paper's oracle.
+
+Li et al. 2022, §6.3:
+
+    serialised target, separator, START words END
+
+One causal LM for each task, trained on every text with one of its own targets. Unlike in the released code
+(LM/run_clm.py) only the text bears the loss, not prompt and padding, and experts are trained from scratch as all models
+here.
+
+B rows · P positions of the prompt · T of the text · V vocabulary
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import GPT2LMHeadModel
+
+from diffcontrol.autoregressive.causal_lm import BUCKET, crop, gpt2, lengths
+from diffcontrol.autoregressive.prompted import Prompted
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.task import ControlTask, Target
+from diffcontrol.text import PAD
+from diffcontrol.training import Steps, seed_of
+
+
+class Expert(Prompted):
+    """p(text | target). Prompts are filled up with blanks to P positions, so that the i-th tag of a target always
+    stands at the same distance from the i-th word of the text, and transformers can number positions by itself."""
+
+    def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
+                 model_seed: int = 0, version: int = 1):  # fmt: skip
+        super().__init__(data, task, optim, model_seed)
+        self.network = GPT2LMHeadModel(gpt2(
+            model, len(self.ids) + 2, self.prompt_length + data.length,
+            initializer_range=model["width"] ** -0.5,  # as the predictor's: prompts are to be matched with texts
+        ))  # fmt: skip
+
+    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+        """Texts that have a target."""
+        train = self.corpus.ids["train"]
+        return self._steps([self.asked.carriers], rank, world, lengths=lengths(train), bucket=BUCKET)
+
+    def collate(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Prompts [B P] of one of each text's own targets, texts [B T]."""
+        generator = torch.Generator().manual_seed(seed_of(self.model_seed, *indices))
+        targets = self.asked.pick(torch.tensor(indices), generator)
+        return self.prompts([self.asked.words[i] for i in targets.tolist()]), crop(super().collate(indices))
+
+    def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        prompts, texts = batch
+        logits = self(prompts, texts[:, :-1]).transpose(1, 2)
+        return {"nll": cross_entropy(logits, texts[:, 1:], ignore_index=PAD)}
+
+    def prompts(self, serialised: Sequence[Sequence[str]]) -> Tensor:
+        rows = super().prompts(serialised)
+        return nn.functional.pad(rows, (0, self.prompt_length - rows.shape[1]), value=self.blank)
+
+    def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
+        """Logits of the word after each position of the text, prompts [B P], texts [B T] → [B T V+…]."""
+        logits = self.network(torch.cat([prompts, texts], 1), use_cache=False).logits
+        return logits[:, prompts.shape[1] :]
+
+    def asks(self, targets: Sequence[Target]) -> Tensor:
+        """Prompts of targets, [B P]."""
+        return self.prompts([self.task.serialize(target) for target in targets]).to(self.device)

@@ -1,0 +1,37 @@
+"""Rejection sampling's writer: a causal LM that nothing steers, and a predictor that says which texts to keep.
+
+`diffcontrol.methods.candidates.BestOf` keeps the best of k. Of all baselines it asks the least: it needs no more
+than a verdict on whole texts, and its texts are as fluent as the language model's.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.method import Method, Progress
+from diffcontrol.methods.fudge import FudgeProcessor
+from diffcontrol.task import Request
+
+
+class Sampled(Method):
+    """Samples from `lm`; the product of the tasks' `predictors` is its opinion of the texts."""
+
+    def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], chunk: int = 50, seed: int = 0):
+        super().__init__(chunk, seed)
+        self.lm, self.predictors = lm, dict(predictors)
+
+    def models(self) -> list[nn.Module]:
+        return [self.lm, *self.predictors.values()]
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+        ids = self.lm.generate(len(requests), generator, [FudgeProcessor([], 0, 0)])  # words that no text has
+        return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+
+    def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
+        total = torch.zeros(len(texts))
+        for name, predictor in self.predictors.items():
+            total = total + predictor.verdict([request.targets[name] for request in requests], texts)
+        return total

@@ -1,0 +1,48 @@
+"""Known words at known places, as a task's layouts give them: fixed there, or pulled towards them as the paper does.
+
+B batch · L positions · D embedding width
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.layout import Layout
+from diffcontrol.steering.base import Steering
+from diffcontrol.task import ControlTask, Target
+
+
+class Anchor(Steering):
+    """The words of the task's layouts are fixed; nothing is guided, so no strength is used."""
+
+    def __init__(self, task: ControlTask):
+        self.task = task
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        return self.task.layouts(target)
+
+    def positions(self, target: Target) -> int | None:
+        ends = [layout.end for layout in self.task.layouts(target)]
+        return 1 + max(end for end in ends if end is not None) if ends and None not in ends else None
+
+
+def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:
+    """Ids [B L] and where they are known [B L]; words that the vocabulary lacks are UNK."""
+    vocabulary = lm.corpus.vocabulary
+    ids = torch.zeros(len(layouts), lm.length, dtype=torch.long)
+    mask = torch.zeros(len(layouts), lm.length, dtype=torch.bool)
+    for row, layout in enumerate(layouts):
+        for place, word in layout.words.items():
+            if pad or word != "PAD":
+                ids[row, place], mask[row, place] = vocabulary.ids.get(word, vocabulary.ids["UNK"]), True
+    return ids.to(lm.device), mask.to(lm.device)
+
+
+def within(layouts: Sequence[Layout], length: int) -> Tensor:
+    """The places that are left to be written before a known END, [B L]: these hold words."""
+    return torch.tensor([
+        [layout.end is not None and place < layout.end and place not in layout.words for place in range(length)]
+        for layout in layouts
+    ])  # fmt: skip

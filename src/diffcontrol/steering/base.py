@@ -1,0 +1,86 @@
+"""Control: the log-probability that a noisy text obeys, one target for each row; weighted sums compose.
+
+Steering is what makes guided diffusion obey one task: a control, words fixed at their places, or both.
+
+B batch · L positions · D embedding width
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import cached_property, reduce
+from operator import and_
+
+from torch import Tensor
+
+from diffcontrol.automaton import Automaton, Stacked
+from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.layout import Layout
+from diffcontrol.task import Target
+
+
+class Look:
+    """A look at x_t: the point, its time, and what the network predicts there, computed when first asked for.
+
+    x_t [B L D], t [B]; spread: σ of the transition that x_t was drawn from, broadcast to x_t; None where there is none.
+    """
+
+    def __init__(self, x_t: Tensor, t: Tensor, predict: Callable[[], Prediction], spread: Tensor | None = None):
+        self.x_t, self.t, self.spread, self._predict = x_t, t, spread, predict
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """The network's own prediction, before any decoding."""
+        return self._predict()
+
+
+class Control(ABC):
+    """log p(c | x_t) of a batch, a target for each row."""
+
+    @abstractmethod
+    def log_prob(self, look: Look) -> Tensor:
+        """[B], differentiable in x_t and in the prediction."""
+
+    @property
+    def automata(self) -> Sequence[Automaton] | None:
+        """The automaton of the texts that obey, one for each row; None where there is none to condition on exactly."""
+        return None
+
+
+class Weighted(Control):
+    """Σ_k strength_k · log p(c_k | x_t); of nothing it is 0."""
+
+    def __init__(self, parts: Sequence[tuple[float, Control]]):
+        self.parts = parts
+
+    def log_prob(self, look: Look) -> Tensor:
+        total = look.x_t.new_zeros(len(look.x_t))
+        for strength, control in self.parts:
+            total = total + strength * control.log_prob(look)
+        return total
+
+    @cached_property
+    def learned(self) -> "Weighted":
+        """The parts without an automaton."""
+        return Weighted([(strength, part) for strength, part in self.parts if part.automata is None])
+
+    @cached_property
+    def exact(self) -> Stacked | None:
+        """The product of the automata of the other parts, one for each row; None where there are none."""
+        known = [part.automata for _, part in self.parts if part.automata is not None]
+        return Stacked.of([reduce(and_, row) for row in zip(*known, strict=True)]) if known else None
+
+
+class Steering(ABC):  # noqa: B024  each part may be left out
+    """How one task steers guided diffusion."""
+
+    def control(self, targets: Sequence[Target]) -> Control | None:
+        """The control that asks row i for targets[i], if guidance is to follow one."""
+        return None
+
+    def layouts(self, target: Target) -> Sequence[Layout]:
+        """Ways to fix words at their places; none where nothing is fixed."""
+        return ()
+
+    def positions(self, target: Target) -> int | None:
+        """How many positions a text that meets the target takes, START and END included; None where it is open."""
+        return None

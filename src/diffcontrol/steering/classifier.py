@@ -1,0 +1,119 @@
+"""ControlClassifier: a task's head on hidden states of noisy texts, and the encoders that make these.
+
+B batch · L positions · D embedding width · H hidden width
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
+from diffcontrol.diffusion.transformer import Transformer
+from diffcontrol.steering.base import Control, Look, Steering
+from diffcontrol.task import ControlTask, Target
+from diffcontrol.training import Steps, Trainable
+
+
+class Encoder(ABC):
+    """Where the head's hidden states come from."""
+
+    @abstractmethod
+    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+        """The network of its own (or an empty one), and the width of its hidden states."""
+
+    @abstractmethod
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        """[B L H], differentiable in x_t."""
+
+
+class DenoiserEncoder(Encoder):
+    """The diffusion LM's own hidden states beside its x̂₀: no second network has to be trained or run.
+
+    x̂₀ is there because words that can stand in the same places (expensive, inexpensive) have much the same hidden
+    state (docs/log.md).
+    """
+
+    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+        return nn.Identity(), lm.width + lm.embedding.embedding_dim
+
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        return torch.cat([look.prediction.hidden, look.prediction.x0], -1)
+
+
+class NoisyEncoder(Encoder):
+    """A separate time-aware network on noisy word vectors, trained from scratch (paper App. D)."""
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
+        self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
+
+    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+        network = Transformer(lm.embedding.embedding_dim, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
+        return network, int(self.sizes["width"])
+
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        return network(look.x_t, look.t)
+
+
+class ControlClassifier(Trainable, Steering):
+    """log p(target | x_t): trained on annotated texts at all the times that are sampled, the LM frozen."""
+
+    def __init__(self, task: ControlTask, lm: DiffusionLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
+                 model_seed: int = 0, version: int = 1):  # fmt: skip
+        super().__init__(data, optim, model_seed)
+        self.task, self.lm, self.encoder, self.window = task, lm, encoder, lm.window
+        self.network, width = encoder.build(lm)
+        self.head = task.head(width)
+        self.token_evaluations = 0  # by a network of its own
+
+    @cached_property
+    def annotations(self) -> list[Any]:
+        return [self.task.annotate(example) for example in self.corpus.splits["train"]]
+
+    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+        return windowed(self, rank, world)
+
+    def collate(self, indices: list[int]) -> tuple[Tensor, list[Any]]:
+        return cropped(self.corpus.ids["train"][indices], self.window), [self.annotations[i] for i in indices]
+
+    def losses(self, batch: tuple[Tensor, list[Any]]) -> dict[str, Tensor]:
+        ids, annotations = batch
+        with torch.no_grad():
+            t = self.lm.times(len(ids))
+            x_t = self.lm.noised(self.lm.table()[ids], t)
+        hidden = self.encoder.hidden(self.network, Look(x_t, t, lambda: self._predict(x_t, t)))
+        return {"nll": self.head.loss(hidden, annotations)}
+
+    @torch.no_grad()
+    def _predict(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """What the language model says, with self-conditioning half of the time."""
+        prediction = self.lm(x_t, t)
+        if self.lm.conditioned and torch.rand(()) < 0.5:
+            prediction = self.lm(x_t, t, prediction)
+        return prediction
+
+    def control(self, targets: Sequence[Target]) -> "ClassifierControl":
+        """The control that asks row i for targets[i]."""
+        return ClassifierControl(self, targets)
+
+    def positions(self, target: Target) -> int | None:
+        words = self.task.words(target)
+        return None if words is None else words + 2  # START and END
+
+
+class ClassifierControl(Control):
+    """A classifier bound to a target per row."""
+
+    def __init__(self, classifier: ControlClassifier, targets: Sequence[Target]):
+        self.classifier, self.targets = classifier, targets
+
+    def log_prob(self, look: Look) -> Tensor:
+        if not isinstance(self.classifier.network, nn.Identity):
+            self.classifier.token_evaluations += look.x_t.shape[0] * look.x_t.shape[1]
+        hidden = self.classifier.encoder.hidden(self.classifier.network, look)
+        return self.classifier.head.log_prob(hidden, self.targets)

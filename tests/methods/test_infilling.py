@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.methods.infilling import Infill, Infiller, LeftOnly
+from diffcontrol.task import Request
+from tasks.infilling import Infilling
+from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask, train
+
+TARGET = {"left": ["a"], "right": ["sees", "the", "cat"], "length": None}
+
+
+@pytest.fixture(scope="module")
+def task() -> Infilling:
+    task = Infilling(FakeCorpus(64), length="free")
+    task.annotate = lambda example: {"words": list(example.words), "gaps": [[1, len(example.words) - 1]]}
+    return task
+
+
+@pytest.fixture(scope="module")
+def infiller(task) -> Infiller:
+    torch.manual_seed(0)
+    return Infiller(task.corpus, task, GPT2 | {"width": 32}, OPTIM | {"lr": 1e-2})
+
+
+def test_a_row_is_the_prompt_and_the_middle_of_which_the_middle_counts(infiller):
+    ids, written = infiller.collate(carriers := infiller.carriers[:3].tolist())
+    words = {number: word for word, number in infiller.ids.items()} | {infiller.separator: "|"}
+    for i, row, own in zip(carriers, ids, written, strict=True):
+        said = [words[n] for n in row.tolist()]
+        gap, cut = said.index("[]"), said.index("|")
+        middle = [words[n] for n in row[own].tolist()]
+        assert middle[-1] == "END" and said[cut + 1 :][: len(middle)] == middle
+        whole = [*said[1:gap], *middle[:-1], *said[gap + 1 : cut]]
+        assert tuple(whole) == infiller.corpus.splits["train"][i].words
+
+
+def test_both_contexts_stand_around_what_is_written(task, infiller):
+    losses = train(infiller, 60)
+    assert losses[-1] < 0.7 * losses[0]
+    method = Infill({"gap": task}, {"gap": infiller}, seed=1)
+    texts = method.generate([Request({"gap": TARGET}), Request({"gap": TARGET | {"left": ["a", "big"]}})], 4)
+    assert all(text[0] == "a" and text[-3:] == TARGET["right"] for group in texts for text in group)
+    assert all(text[:2] == ["a", "big"] for text in texts[1])
+    assert not {"UNK", "PAD", "START", "END", "[]"} & {word for group in texts for text in group for word in text}
+    assert method.generate([Request({"gap": TARGET})], 2) == method.generate([Request({"gap": TARGET})], 2)
+    assert infiller.token_evaluations > 0
+
+
+def test_the_left_context_alone_and_no_more_words_than_are_asked_for(task):
+    torch.manual_seed(0)
+    lm = CausalLM(task.corpus, GPT2, OPTIM)
+    targets = [TARGET | {"length": n} for n in (1, [1, 2], None)]
+    texts = LeftOnly({"gap": task}, lm).generate([Request({"gap": target}) for target in targets], 3)
+    middles = [[text[1:-3] for text in group] for group in texts]
+    assert all(len(middle) <= 1 for middle in middles[0]) and all(len(middle) <= 2 for middle in middles[1])
+    assert all(text[0] == "a" and text[-3:] == TARGET["right"] for group in texts for text in group)
+
+
+def test_tasks_without_a_gap_are_refused_before_anything_is_trained(task):
+    for method in (Infill, LeftOnly):
+        with pytest.raises(ValueError, match="writes between given words, which colour does not ask for"):
+            method.check({}, {"colour": FakeTask()}, task.corpus)
+
+
+def test_a_task_with_a_gap_is_enough(task):
+    Infill.check({}, {"colour": FakeTask(), "gap": task}, task.corpus)

@@ -1,0 +1,95 @@
+"""PPLM: nothing moved is the language model, moves raise the class, and who cannot be served."""
+
+import pytest
+import torch
+
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.discriminator import Discriminator
+from diffcontrol.method import Method
+from diffcontrol.methods.pplm import Pplm, PplmProcessor
+from diffcontrol.task import Request
+from diffcontrol.text import START
+from tasks.parts_of_speech import PartsOfSpeech
+from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, train
+
+
+class Classes(FakeTask):
+    def classes(self):
+        return list(self.words)
+
+
+@pytest.fixture(scope="module")
+def discriminator() -> Discriminator:
+    corpus = FakeCorpus()
+    torch.manual_seed(0)
+    lm = CausalLM(corpus, {**GPT2, "width": 32}, {**OPTIM, "lr": 5e-3})
+    train(lm, 100)
+    found = Discriminator(corpus, lm.requires_grad_(False), {"colour": Classes()}, {**OPTIM, "lr": 3e-2})
+    train(found, 150)
+    return found
+
+
+def plain(discriminator: Discriminator, ids: torch.Tensor) -> torch.Tensor:
+    scores = discriminator.lm.network(ids).logits[:, -1]
+    scores[:, list(NEVER_WRITTEN)] = -torch.inf
+    return scores.softmax(-1)
+
+
+def walk(discriminator: Discriminator, words: str, **how) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Next-word probabilities with and without steering, after each of the words, for rows of two colours."""
+    classes = discriminator.classes("colour", ["red", "blue"])
+    processor = PplmProcessor(discriminator, [classes], **{"top_k": 0, **how})
+    ids, found = torch.full((2, 1), START), []
+    for word in ["", *words.split()]:
+        if word:
+            ids = torch.cat([ids, torch.full((2, 1), discriminator.corpus.vocabulary.ids[word])], 1)
+        with torch.inference_mode():
+            steered = processor(ids, discriminator.lm.network(ids).logits[:, -1]).softmax(-1)
+        found.append((steered.clone(), plain(discriminator, ids)))
+    return found
+
+
+def test_a_step_of_0_is_the_language_model(discriminator):
+    for steered, unguided in walk(discriminator, "a big cat", step=0.0, updates=2):
+        torch.testing.assert_close(steered, unguided, atol=1e-5, rtol=1e-4)
+
+
+def test_fusion_of_0_is_the_language_model_whatever_moves(discriminator):
+    for steered, unguided in walk(discriminator, "a big cat", step=0.5, updates=3, fusion=0.0):
+        torch.testing.assert_close(steered, unguided, atol=1e-5, rtol=1e-4)
+
+
+def test_updates_raise_each_rows_own_class(discriminator):
+    ids = discriminator.corpus.vocabulary.ids
+    first, _, later = walk(discriminator, "a big", step=0.5, updates=20)
+    torch.testing.assert_close(first[0], first[1], atol=1e-5, rtol=1e-4)  # the first word has no past to move
+    steered, unguided = later
+    for row, colour in enumerate(("red", "blue")):
+        assert steered[row, ids[colour]] > 1.2 * unguided[row, ids[colour]]
+
+
+def test_a_large_kl_weight_holds_the_text_to_the_language_model(discriminator):
+    def moved(kl: float) -> float:
+        steered, unguided = walk(discriminator, "a", step=0.1, updates=10, kl=kl)[1]
+        return (steered - unguided).abs().sum().item()
+
+    assert moved(100.0) < 0.7 * moved(0.01)
+
+
+def test_whole_texts_are_steered_and_rows_end_when_they_end(discriminator):
+    requests = [Request({"colour": COLOURS[i % 3]}) for i in range(60)]
+
+    def met(step: float) -> int:
+        method = Pplm(discriminator, step=step, updates=5, chunk=60)
+        texts = [text for (text,) in method.generate(requests, 1)]
+        assert len({len(text) for text in texts}) > 1 and not {"UNK", "START", "PAD"} & {w for t in texts for w in t}
+        return sum(request.targets["colour"] in text for request, text in zip(requests, texts, strict=True))
+
+    assert met(3.0) > met(0.0) + 10
+
+
+def test_only_classes_can_be_served(discriminator):
+    node = {"_target_": "diffcontrol.methods.pplm.Pplm"}
+    with pytest.raises(ValueError, match="pplm: .* targets of PartsOfSpeech are no closed set of classes"):
+        Method.check_node(node, {"tags": PartsOfSpeech(discriminator.corpus)}, discriminator.corpus)
+    Method.check_node(node, {"colour": Classes()}, discriminator.corpus)

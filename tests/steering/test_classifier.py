@@ -1,0 +1,158 @@
+import copy
+import math
+
+import pytest
+import torch
+
+from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.diffusion.objective import CrossEntropy
+from diffcontrol.diffusion.schedule import Sqrt
+from diffcontrol.steering.base import Weighted
+from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
+from tasks.semantic_content import MentionHead, SemanticContent
+from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
+
+MODEL = {"embedding": 16, "width": 32, "depth": 1, "heads": 2, "dropout": 0.0}
+LEARN = OPTIM | {"batch_size": 32, "lr": 1e-2}
+ENCODERS = {"denoiser": DenoiserEncoder(), "noisy": NoisyEncoder(width=12, depth=1, heads=2)}
+
+
+@pytest.fixture(scope="module")
+def lm() -> DiffusionLM:
+    torch.manual_seed(0)
+    model = DiffusionLM(FakeCorpus(), MODEL, CrossEntropy(), Sqrt(margin=6.0), LEARN)
+    train(model, 100)
+    return model.eval().requires_grad_(False)
+
+
+def classifier(lm, encoder="denoiser", task=None) -> ControlClassifier:
+    torch.manual_seed(1)
+    return ControlClassifier(task or FakeTask(), lm, ENCODERS[encoder], lm.corpus, OPTIM)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_a_mention_is_a_noisy_or_over_positions():
+    torch.manual_seed(0)
+    pairs = {("food", "Italian"): 0, ("food", "Thai"): 1, ("area", "riverside"): 2}
+    head = MentionHead(5, pairs)
+    torch.nn.init.normal_(head.score[-1].bias)
+    hidden = torch.randn(3, 4, 5)
+    scores = head.score(hidden).tolist()
+    present = [[1 - math.prod(1 - sigmoid(scores[b][p][k]) for p in range(4)) for k in range(3)] for b in range(3)]
+    asked = [("area", "riverside"), ("food", "Italian"), ("food", "Italian")]
+    expected = [math.log(present[b][pairs[pair]]) for b, pair in enumerate(asked)]
+    assert head.log_prob(hidden, asked).tolist() == pytest.approx(expected, rel=1e-4)
+    annotations = [[["food", "Thai"], ["area", "riverside"]], [], [["food", "Italian"]]]
+    nll = 0.0
+    for b, annotation in enumerate(annotations):
+        for pair, k in pairs.items():
+            nll -= math.log(present[b][k] if list(pair) in annotation else 1 - present[b][k])
+    assert head.loss(hidden, annotations).item() == pytest.approx(nll / 3, rel=1e-4)
+
+
+def test_a_mention_no_position_hints_at_still_has_a_gradient():
+    head = MentionHead(5, {("food", "Italian"): 0})
+    torch.nn.init.constant_(head.score[-1].bias, -14.0)
+    hidden = torch.randn(1, 4, 5, requires_grad=True)
+    log_prob = head.log_prob(hidden, [("food", "Italian")])
+    assert log_prob.isfinite().all() and log_prob < -10
+    (gradient,) = torch.autograd.grad(log_prob.sum(), hidden)
+    assert gradient.abs().max() > 1e-3
+
+
+def test_encoder_denoiser_reads_the_prediction_and_has_no_network(lm):
+    model = classifier(lm)
+    hidden, x0 = torch.randn(2, 10, 32), torch.randn(2, 10, 16)
+    prediction = Prediction(x0, torch.zeros(2, 10, 15), hidden)
+    control = model.control(["red", "blue"])
+    expected = model.head.log_prob(torch.cat([hidden, x0], -1), ["red", "blue"])
+    for x_t in (torch.zeros(2, 10, 16), torch.randn(2, 10, 16)):
+        torch.testing.assert_close(control.log_prob(x_t, torch.tensor([0.1, 0.9]), prediction), expected)
+    assert not list(model.network.parameters())
+
+
+def test_encoder_denoiser_gives_a_gradient_through_the_denoiser(lm):
+    model, t = classifier(lm), torch.full((2,), 0.5)
+    x_t = torch.randn(2, 10, 16, requires_grad=True)
+    log_prob = model.control(["red", "blue"]).log_prob(x_t, t, lm(x_t, t))
+    (gradient,) = torch.autograd.grad(log_prob.sum(), x_t)
+    assert (gradient.abs().sum((1, 2)) > 0).all()
+
+
+def test_encoder_noisy_has_a_network_of_its_own_that_reads_x_t_and_the_time(lm):
+    model, t = classifier(lm, "noisy"), torch.full((2,), 0.5)
+    for block in model.network.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.1)
+    assert model.network.positions.shape == (10, 12) and model.head.logits.in_features == 12
+    x_t = torch.randn(2, 10, 16, requires_grad=True)
+    control = model.control(["red", "blue"])
+    log_prob = control.log_prob(x_t, t, None)  # nothing of the language model is needed
+    (gradient,) = torch.autograd.grad(log_prob.sum(), x_t)
+    assert (gradient.abs().sum((1, 2)) > 0).all()
+    assert (control.log_prob(x_t, t - 0.4, None) - log_prob).abs().max() > 1e-4
+
+
+def test_a_second_network_is_counted_in_what_guidance_costs(lm):
+    x_t, t = torch.randn(2, 10, 16), torch.full((2,), 0.5)
+    prediction = lm(x_t, t)
+    for encoder, expected in (("denoiser", 0), ("noisy", 2 * 10)):
+        model = classifier(lm, encoder)
+        model.control(["red", "blue"]).log_prob(x_t, t, prediction)
+        assert model.token_evaluations == expected
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_only_the_classifier_trains(lm, encoder):
+    model, before = classifier(lm, encoder), copy.deepcopy(lm.state_dict())
+    own = {name: weight.clone() for name, weight in model.named_parameters() if not name.startswith("lm.")}
+    train(model, 3)
+    assert all(torch.equal(weight, before[name]) for name, weight in lm.state_dict().items())
+    assert all(not torch.equal(model.get_parameter(name), weight) for name, weight in own.items())
+
+
+def test_it_learns_to_tell_what_a_noisy_text_says(lm):
+    torch.manual_seed(1)
+    model = ControlClassifier(SemanticContent(lm.corpus), lm, DenoiserEncoder(), lm.corpus, LEARN)
+    train(model, 250)
+    values = [{field: value for field, value, *_ in found} for found in model.annotations]
+    said = [(i, found["colour"]) for i, found in enumerate(values) if "colour" in found]
+    ids = lm.corpus.ids["train"][[i for i, _ in said]]
+    t = torch.full((len(ids),), lm.low)
+    x_t = lm.noised(lm.table()[ids], t)
+    asked = [model.control([["colour", colour]] * len(ids)).log_prob(x_t, t, lm(x_t, t)) for colour in COLOURS]
+    best = torch.stack(asked).argmax(0).tolist()
+    right = sum(COLOURS[k] == colour for k, (_, colour) in zip(best, said, strict=True))
+    assert right > 0.85 * len(said)  # by chance 1 in 3
+
+
+def test_a_control_asks_each_row_for_its_own_target(lm):
+    model, t = classifier(lm), torch.full((3,), 0.3)
+    x_t = torch.randn(3, 10, 16)
+    prediction = lm(x_t, t)
+    mixed = model.control(["red", "green", "red"]).log_prob(x_t, t, prediction)
+    red, green = (model.control([c] * 3).log_prob(x_t, t, prediction) for c in ("red", "green"))
+    torch.testing.assert_close(mixed, torch.stack([red[0], green[1], red[2]]))
+
+
+def test_a_weighted_sum_of_controls(lm):
+    one, other, t = classifier(lm), classifier(lm, task=FakeTask(["cat", "dog"])), torch.full((2,), 0.3)
+    x_t = torch.randn(2, 10, 16)
+    prediction = lm(x_t, t)
+    red, cat = one.control(["red", "red"]), other.control(["cat", "dog"])
+    total = Weighted([(2.0, red), (0.5, cat)]).log_prob(x_t, t, prediction)
+    expected = 2 * red.log_prob(x_t, t, prediction) + 0.5 * cat.log_prob(x_t, t, prediction)
+    torch.testing.assert_close(total, expected)
+    assert Weighted([]).log_prob(x_t, t, prediction).tolist() == [0, 0]
+
+
+def test_annotations_belong_to_the_texts_of_the_batch(lm):
+    model = classifier(lm, task=SemanticContent(lm.corpus))
+    indices = model.steps().indices(3)
+    ids, annotations = model.collate(indices)
+    for row, annotation in zip(ids.tolist(), annotations, strict=True):
+        words = lm.corpus.vocabulary.decode(row)
+        assert annotation and all(value in words for _, value, *_ in annotation)
