@@ -20,6 +20,7 @@ A text of the data may mention what it does not say in this sense. Classifiers a
 is not asked for.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
@@ -272,7 +273,13 @@ class MentionHead(Head):
 
     @staticmethod
     def _log_present(absent: Tensor) -> Tensor:
-        return torch.log(-torch.expm1(-absent.clamp(min=1e-6)))
+        """log(1 − e^(−absent)), whose gradient is about 1/absent where nothing hints at a mention (Mächler 2012)."""
+        absent = absent.clamp(min=1e-30)
+        small = absent < math.log(2)
+        # Each branch sees numbers of its own side alone: the gradient of the other one may be infinite.
+        below = torch.where(small, absent, 1.0)
+        above = torch.where(small, 1.0, absent)
+        return torch.where(small, torch.log(-torch.expm1(-below)), torch.log1p(-torch.exp(-above)))
 
     def loss(self, hidden: Tensor, annotations: Sequence[Sequence[Sequence[str]]]) -> Tensor:
         absent = self._absent(hidden)
