@@ -106,7 +106,7 @@ def test_every_task_has_what_each_method_uses_of_it(task):
         for key, value in node.items():
             by_task = isinstance(unresolved[name].get(key), str) and isinstance(value, dict) and not is_recipe(value)
             if key == "strength" and by_task:
-                assert isinstance(value.get(task), int | float), f"strength of {name} for {task}"
+                assert isinstance(value.get(task, value.get("default")), int | float), f"strength of {name} for {task}"
             elif by_task and value and all(map(is_recipe, value.values())):
                 assert set(value) == {task}, f"{name}.{key}"
                 assert value[task]["task"] == cfg["task"][task]
