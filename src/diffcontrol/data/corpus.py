@@ -17,6 +17,7 @@ from diffcontrol.stage import Content
 from diffcontrol.text import Vocabulary
 
 if TYPE_CHECKING:
+    from diffcontrol.judges.grammar import GrammarJudge
     from diffcontrol.training import Trainable
 
 T = TypeVar("T")
@@ -97,6 +98,10 @@ class Corpus(pl.LightningDataModule, Content):
         return Lazy(
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
+
+    def grammar(self) -> "GrammarJudge | None":
+        """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""
+        return None
 
     def train_dataloader(self) -> DataLoader:
         """The texts of every step, read as the model in training wants them."""

@@ -26,13 +26,14 @@ from diffcontrol.task import Request
 class GuidedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task.
 
-    clean: words that are fixed at their places are shown to the network without noise, as released (infill.py).
+    scale: multiplies all strengths of the guidance. clean: words that are fixed at their places are shown to the
+    network without noise, as released (infill.py).
     """
 
     def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Rounding,
-                 steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float = 1.0,
-                 clean: bool = False, chunk: int = 50, seed: int = 0):  # fmt: skip
-        super().__init__(steering, strength, scale, chunk, seed)
+                 steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False, chunk: int = 50,
+                 seed: int = 0):  # fmt: skip
+        super().__init__(steering, guidance.strength, scale, chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding, self.clean = lm, sampler, guidance, decoding, clean
 
     def models(self) -> list[nn.Module]:
@@ -40,18 +41,22 @@ class GuidedDiffusion(Steered):
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        control, layouts = self.control(requests), self.layouts(requests, random.Random(generator.initial_seed()))
+        # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
+        guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
+        layouts = self.layouts(requests, random.Random(generator.initial_seed()))
+        requests = [request for request in requests for _ in range(guidance.particles)]
+        layouts = [layout for layout in layouts for _ in range(guidance.particles)]
+        control, least = self.control(requests), self.least(requests)
         shape = (len(requests), self.longest(requests, self.lm.length), self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, generator)
-        # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
-        guidance = self.guidance if control.parts else Unguided()
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move)):  # noqa: B007
+        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move, least)):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
-        return [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+        texts = [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+        return texts[:: guidance.particles]
 
     @torch.no_grad()
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -28,7 +28,11 @@ class Steered(Method):
     def longest(self, requests: Sequence[Request], length: int) -> int:
         """How many positions have to be written for all of them at once: `length`, where one leaves it open."""
         sizes = [self.positions(request) for request in requests]
-        return max(sizes) if all(sizes) else length
+        return max(*sizes, self.least(requests)) if all(sizes) else length
+
+    def least(self, requests: Sequence[Request]) -> int:
+        """How many positions their controls read at least."""
+        return max((s.least(r.targets[task]) for r in requests for task, s in self.steering.items()), default=0)
 
     def control(self, requests: Sequence[Request]) -> Weighted:
         """The weighted sum of the tasks' controls; of none where all that is asked for is fixed at its place."""
