@@ -2,7 +2,6 @@
 
 import logging
 import os
-from typing import Any
 
 import hydra
 from hydra.utils import get_method
@@ -11,16 +10,6 @@ from omegaconf import DictConfig
 from diffcontrol import resolvers
 
 resolvers.register()
-
-
-def instead(nodes: Any, key: str, value: Any) -> dict[str, Any]:
-    """The same recipes by name, with `value` as the argument `key` of those that have it."""
-    plain, new = OmegaConf.to_container(nodes, resolve=True), OmegaConf.to_container(value, resolve=True)
-    assert isinstance(plain, dict)
-    return {name: {**node, key: new} if key in node else node for name, node in plain.items()}
-
-
-OmegaConf.register_new_resolver("instead", instead, use_cache=False)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
