@@ -47,6 +47,7 @@ class MaskedLM(Trainable):
         self.transformer = Transformer(D, positions=data.length, **sizes)
         self.readout = Words(sizes["width"], words)
         self.width, self.length, self.window, self.mask = sizes["width"], data.length, window, words
+        self.inputs = words + 1
         self.token_evaluations = 0
 
     def table(self) -> Tensor:
