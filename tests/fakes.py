@@ -23,7 +23,6 @@ class FakeCorpus(Corpus):
     """'a big red cat sees the cat': one colour at most, fields and tags of every text, splits of n, n/4, n/4 texts."""
 
     def __init__(self, n: int = 64, length: int = 10, seed: int = 0):
-        super().__init__()
         self.n, self.length, self.seed = n, length, seed
 
     def read(self, split: str) -> list[Example]:

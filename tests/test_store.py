@@ -193,6 +193,15 @@ def test_data_is_read_once_for_all(tmp_path, monkeypatch):
     assert read == ["train", "dev", "test"]
 
 
+def test_data_are_read_without_lightning():
+    code = (
+        "import sys; from diffcontrol.data.restaurants import Restaurants\n"
+        "print(Restaurants(size=3, dev=1, test=1).digest, [name for name in sys.modules if 'lightning' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
 # --- weights on disk
 
 

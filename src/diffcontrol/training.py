@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffcontrol.data.corpus import Corpus
 
@@ -133,6 +133,12 @@ class Trainable(pl.LightningModule):
         o = self.options
         return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
 
+    def train_dataloader(self) -> DataLoader:
+        """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""
+        steps = self.steps(self.trainer.global_rank, self.trainer.world_size)
+        steps.taken = lambda: self.global_step
+        return DataLoader(Batches(self), sampler=steps, batch_size=None)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
         torch.manual_seed(seed_of(self.model_seed, self.global_step, self.global_rank))
@@ -154,6 +160,16 @@ class Trainable(pl.LightningModule):
         groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]))
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+class Batches(Dataset):
+    """Indices of texts → the batch that a model makes of them."""
+
+    def __init__(self, module: Trainable):
+        self.module = module
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        return self.module.collate(indices)
 
 
 def averaging(decay: float) -> WeightAveraging:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from diffcontrol.data.corpus import SPLITS
-from diffcontrol.stage import Content
+from diffcontrol.recipe import Content
 from diffcontrol.store import Store
 from diffcontrol.syntax import treebank as treebank_module
 from diffcontrol.syntax.parser import Parse, Parser
@@ -41,7 +41,7 @@ class Flat(Parser):
 class Placed(Flat, Content):
     """A parser whose weights lie in a file."""
 
-    lies_in = ("model",)
+    location_arguments = ("model",)
 
     def __init__(self, model: str):
         super().__init__()

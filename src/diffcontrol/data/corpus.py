@@ -1,4 +1,4 @@
-"""What every data set gives: annotated examples by split, a vocabulary, and batches that are a function of the step."""
+"""What every data set gives: annotated examples by split, a vocabulary, and the word ids of its texts."""
 
 import hashlib
 import json
@@ -6,18 +6,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TypeVar
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from diffcontrol.stage import Content
+from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
-
-if TYPE_CHECKING:
-    from diffcontrol.training import Trainable
 
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
@@ -66,7 +61,7 @@ class Lazy(Mapping[str, T]):
         return len(SPLITS)
 
 
-class Corpus(pl.LightningDataModule, Content):
+class Corpus(Content):
     """Base of the data sets. `length` is the number of positions of a text, START and END included."""
 
     length: int
@@ -98,26 +93,8 @@ class Corpus(pl.LightningDataModule, Content):
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
 
-    def train_dataloader(self) -> DataLoader:
-        """The texts of every step, read as the model in training wants them."""
-        assert self.trainer is not None
-        module = cast("Trainable", self.trainer.lightning_module)
-        steps = module.steps(self.trainer.global_rank, self.trainer.world_size)
-        steps.taken = lambda: module.global_step
-        return DataLoader(_Reading(module), sampler=steps, batch_size=None)
-
     def __deepcopy__(self, memo: dict) -> "Corpus":
         return self  # weight averaging copies models; the data they read need not be
-
-
-class _Reading(Dataset):
-    """Indices of texts → the batch that a model makes of them."""
-
-    def __init__(self, module: "Trainable"):
-        self.module = module
-
-    def __getitem__(self, indices: list[int]) -> Any:
-        return self.module.collate(indices)
 
 
 def content_digest(examples: Sequence[Example]) -> str:

@@ -16,7 +16,6 @@ class Part(Corpus):
     """
 
     def __init__(self, data: Corpus, part: int, of: int = 2):
-        super().__init__()
         if not 0 <= part < of:
             raise ValueError(f"data part {part} of {of}: parts are counted from 0")
         self.data, self.part, self.of, self.length = data, part, of, data.length

@@ -29,11 +29,10 @@ class RocStories(Corpus):
     test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
     hub."""
 
-    lies_in = ("folder",)
+    location_arguments = ("folder",)
 
     def __init__(self, folder: str | None, files: Mapping[str, str], hub: Mapping[str, str], sentences: int = 3,
                  length: int = 64, more_than: int = 10):  # fmt: skip
-        super().__init__()
         if not 3 <= sentences <= 5:
             raise ValueError(f"data.sentences={sentences}: a text has 3 to 5 sentences of a story")
         self.folder, self.files, self.hub = folder, dict(files), dict(hub)

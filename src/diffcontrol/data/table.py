@@ -47,7 +47,7 @@ class Table(Corpus):
     `field : value words` names a field and the very string that stands in `Example.fields`.
     """
 
-    lies_in = ("folder", "urls")
+    location_arguments = ("folder", "urls")
 
     def __init__(
         self,
@@ -63,7 +63,6 @@ class Table(Corpus):
         malformed: str = "error",
         delimiter: str = ",",
     ):
-        super().__init__()
         if malformed not in ("error", "skip"):
             raise ValueError(f"data.malformed={malformed} is neither error nor skip")
         missing = [split for split in SPLITS if not files.get(split)]
