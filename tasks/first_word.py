@@ -8,15 +8,18 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.rules import Follows, Rule
 from diffcontrol.task import ControlTask, Head
+from diffcontrol.text import Vocabulary
 
 
 class FirstWord(ControlTask):
@@ -48,6 +51,15 @@ class FirstWord(ControlTask):
 
     def serialize(self, target: str) -> list[str]:
         return [target]
+
+    def rule(self, vocabulary: Vocabulary) -> Callable[[str], Rule]:
+        make = self.automaton(vocabulary)
+        return lambda target: Follows(make(target))
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[str], Automaton]:
+        size = len(vocabulary)
+        rest = Some(anything(size), 0, None)
+        return lambda target: pattern([Some(words([vocabulary.ids[target]], size)), rest], size)
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

@@ -19,16 +19,18 @@ begins; for aNLG the sentence between the two that are given.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example, Gapped
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.metrics.overlap import overlap
+from diffcontrol.rules import Follows, Rule
 from diffcontrol.syntax import trees
 from diffcontrol.task import GapTask, Target
-from diffcontrol.text import SPECIALS
+from diffcontrol.text import SPECIALS, UNK, Vocabulary
 
 CUT = range(2, 13)  # words of a middle that is cut out
 SLACK = 2  # words that a range leaves to either side of what was cut out
@@ -136,6 +138,25 @@ class Infilling(GapTask):
     def longest(self, target: Mapping[str, Any]) -> int | None:
         high = _bounds(target["length"], target)[1]
         return None if target["length"] is None else high
+
+    def rule(self, vocabulary: Vocabulary) -> Callable[[Mapping[str, Any]], Rule]:
+        """The words of both contexts at their places, and a middle of the length asked for."""
+        make = self.automaton(vocabulary)
+        return lambda target: Follows(make(target), self.most)
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[Mapping[str, Any]], Automaton]:
+        """Words of a context that are not in the vocabulary are UNK."""
+        size = len(vocabulary)
+
+        def fixed(side: Iterable[str]) -> list[Some]:
+            return [Some(words([vocabulary.ids.get(word, UNK)], size)) for word in side]
+
+        def make(target: Mapping[str, Any]) -> Automaton:
+            low, high = _bounds(target["length"], target)
+            middle = Some(anything(size) & ~words([UNK], size), low, None if target["length"] is None else high)
+            return pattern([*fixed(target["left"]), middle, *fixed(target["right"])], size)
+
+        return make
 
     def serialize(self, target: Mapping[str, Any]) -> list[str]:
         length = target["length"]

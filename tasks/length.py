@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton, Some, anything, pattern
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.rules import Ends, Rule
@@ -49,12 +50,19 @@ class Length(ControlTask):
     def head(self, width: int) -> "EndHead":
         return EndHead(width)
 
+    def words(self, target: int) -> int:
+        return target
+
     def serialize(self, target: int) -> list[str]:
         return [str(target)]
 
     def rule(self, vocabulary: Vocabulary) -> Callable[[int], Rule]:
         """END after the last word and not before: exact, without a model of anything."""
         return lambda target: Ends(target, vocabulary)
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[int], Automaton]:
+        size = len(vocabulary)
+        return lambda target: pattern([Some(anything(size), target, target)], size)
 
     def classes(self) -> list[int]:
         return list(range(1, self.most + 1))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton, Some, pattern
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.syntax.judging import fitted, parses
@@ -80,6 +81,9 @@ class PartsOfSpeech(ControlTask):
     def head(self, width: int) -> "TagHead":
         return TagHead(width)
 
+    def words(self, target: Sequence[str]) -> int:
+        return len(target)
+
     def serialize(self, target: Sequence[str]) -> list[str]:
         return list(target)
 
@@ -90,6 +94,15 @@ class PartsOfSpeech(ControlTask):
     def rule(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Rule]:
         """Words that have the tag in training texts, by how often they have it, and END after the last tag."""
         return lambda target: Labelled(self.lexicon, target, vocabulary)
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Automaton]:
+        """Words that have the tag in training texts, and END after the last tag: texts that may have the tags."""
+
+        def make(target: Sequence[str]) -> Automaton:
+            possible = [self.lexicon.possible(tag, vocabulary) for tag in target]
+            return pattern([Some(words) for words in possible], len(vocabulary))
+
+        return make
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

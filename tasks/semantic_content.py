@@ -10,18 +10,21 @@ family friendly"). *released*: the value is a substring of the text (eval_contro
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton, classed, explored, words
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.rules import Rule
 from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
+CHAIN = 4
+MENTIONED = ("", "")  # the state of texts that mention the value
 
 
 class SemanticContent(ControlTask):
@@ -101,6 +104,10 @@ class SemanticContent(ControlTask):
     def rule(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Rule]:
         return lambda target: Mention(self, target, vocabulary)
 
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Automaton]:
+        make = cache(lambda field, value: mentioning(self, field, value, vocabulary))
+        return lambda target: make(*target)
+
     def classes(self) -> list[list[str]]:
         return [list(pair) for pair in self.pairs]
 
@@ -142,6 +149,40 @@ class Mention(Rule):
         if self.task.corpus.length - 2 - len(text) <= min(map(len, self.forms)) and (added > 0).any():
             added[added <= 0] = -torch.inf
         return added
+
+
+def mentioning(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
+    """The automaton of texts that mention the value.
+
+    Its states are the words that cannot be judged yet: those that may begin a form, and forms that overlap with them or
+    with one another, as only where they end is it known which of them count. All before has been judged. Forms that
+    overlap in a chain of more than CHAIN times the longest form's words are judged early.
+    """
+    forms = {tuple(form.split()) for form, _ in task.forms[field]}
+    begun = {form[:n] for form in forms for n in range(len(form))}
+    longest = max(map(len, forms))
+    told = sorted({word for form in forms for word in form})
+    spelled: dict[str, list[int]] = {}
+    for word, i in vocabulary.ids.items():
+        spelled.setdefault(word.lower(), []).append(i)
+    classes, members = classed([words(spelled.get(word, []), len(vocabulary)) for word in told], len(vocabulary))
+    names = [told[int(column.nonzero()[0])] if column.any() else "" for column in members.T]  # "" stands in no form
+
+    def judged(text: tuple[str, ...]) -> int:
+        """How many words from the first on can be judged."""
+        cut = begins = next(n for n in range(len(text) + 1) if text[n:] in begun)
+        found = [(i, i + n) for i in range(len(text)) for n in range(1, longest + 1) if text[i : i + n] in forms]
+        while crossing := [i for i, j in found if i < cut < j]:
+            cut = min(crossing)
+        return cut if len(text) - cut <= CHAIN * longest else begins
+
+    def step(state: tuple[str, ...], word: int) -> tuple[str, ...]:
+        text = (*state, names[word])
+        cut = judged(text)
+        return MENTIONED if state == MENTIONED or value in task.mentioned(text[:cut], field) else text[cut:]
+
+    start: tuple[str, ...] = ()
+    return explored(classes, start, step, lambda text: text == MENTIONED or value in task.mentioned(text, field))
 
 
 class MentionHead(Head):

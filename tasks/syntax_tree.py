@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton, Some, pattern
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.metrics import brackets
 from diffcontrol.rules import Labelled, Lexicon, Rule
@@ -89,6 +90,9 @@ class SyntaxTree(ControlTask):
     def head(self, width: int) -> "TreeHead":
         return TreeHead(width, self.corpus.length, self.labels)
 
+    def words(self, target: str) -> int:
+        return trees.spans(target)[0]
+
     def serialize(self, target: str) -> list[str]:
         """One word of the prompt for each word of the text, with its brackets: (S(NP* *) (VP* (ADJP*)) *)."""
         return [word.replace(" ", "") for word in _WORD.findall(target[len("(TOP ") : -1])]
@@ -102,6 +106,15 @@ class SyntaxTree(ControlTask):
     def rule(self, vocabulary: Vocabulary) -> Callable[[str], Rule]:
         """Words that stand within such brackets in training texts, by how often they do, and END after the last."""
         return lambda target: Labelled(self.lexicon, self.serialize(target), vocabulary)
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[str], Automaton]:
+        """Words that stand within such brackets in training texts, then END: texts that may have the tree."""
+
+        def make(target: str) -> Automaton:
+            possible = [self.lexicon.possible(brackets, vocabulary) for brackets in self.serialize(target)]
+            return pattern([Some(words) for words in possible], len(vocabulary))
+
+        return make
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip

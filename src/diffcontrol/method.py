@@ -1,17 +1,20 @@
 """Method: whatever writes texts that obey. Every baseline and guided diffusion fill this one interface."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from hydra.utils import get_object
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from torch import Tensor
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
+
+Progress = Callable[[float], None]  # told the share of a chunk that is written
 
 
 class Method(ABC):
@@ -36,8 +39,8 @@ class Method(ABC):
         get_object(node["_target_"]).check(node, tasks, corpus)
 
     @abstractmethod
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
-        """One text for each request of a chunk: yields the fraction done now and then, at last the texts."""
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+        """One text, as words, for each request of a chunk; `progress` is told the share that is done now and then."""
 
     @abstractmethod
     def models(self) -> list[torch.nn.Module]:
@@ -51,20 +54,26 @@ class Method(ABC):
         """
         raise ValueError(f"{type(self).__name__} has no guide of its own to choose texts by")
 
+    def positions(self, request: Request) -> int:
+        """How many positions a text for this request takes, where that is known before it is written; else 0.
+        Requests that take as many are written together, as a chunk costs what its longest text does."""
+        return 0
+
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
         """Texts as words, [requests][n]."""
         rows = [request for request in requests for _ in range(n)]
-        chunks = [rows[i : i + self.chunk] for i in range(0, len(rows), self.chunk)]
-        texts: list[list[str]] = []
+        order = sorted(range(len(rows)), key=lambda row: self.positions(rows[row]))
+        texts: dict[int, list[str]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as progress:
-            bar = progress.add_task(f"writing: {title}", total=len(rows))
-            for number, chunk in enumerate(chunks):
+        with Bar(*columns) as bar:
+            shown = bar.add_task(f"writing: {title}", total=len(rows))
+
+            def progress(share: float) -> None:
+                bar.update(shown, completed=int(len(texts) + share * len(chunk)))
+
+            for number, first in enumerate(range(0, len(order), self.chunk)):
+                chunk = order[first : first + self.chunk]
                 generator = torch.Generator().manual_seed(seed_of(self.seed, number))
-                for news in self.write(chunk, generator):
-                    if isinstance(news, list):
-                        texts.extend(news)
-                    else:
-                        progress.update(bar, completed=int(len(texts) + news * len(chunk)))
-                progress.update(bar, completed=len(texts))
-        return [texts[i * n : (i + 1) * n] for i in range(len(requests))]
+                texts |= zip(chunk, self.write([rows[row] for row in chunk], generator, progress), strict=True)
+                bar.update(shown, completed=len(texts))
+        return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from diffcontrol.text import END, Vocabulary
+from diffcontrol.automaton import Automaton
+from diffcontrol.text import END, PAD, START, Vocabulary
 
 
 class Rule(ABC):
@@ -40,6 +41,30 @@ class Lexicon:
         added = torch.full((len(vocabulary),), -torch.inf)
         added[list(known)] = torch.tensor(list(known.values()))
         return added
+
+    def possible(self, label: str, vocabulary: Vocabulary) -> Tensor:
+        """Which words can have the label, a mask [V]; all of them if no word of the vocabulary has it."""
+        can = self.factors(label, vocabulary).isfinite()
+        can[[START, END, PAD]] = False
+        return can
+
+
+class Follows(Rule):
+    """Only words after which an automaton can still accept the text, in no more than `most` words of it all."""
+
+    def __init__(self, automaton: Automaton, most: int | None = None):
+        self.automaton, self.table, self.most = automaton, automaton.table.tolist(), most
+        self.classes = automaton.classes.tolist()
+
+    def factors(self, words: Sequence[int]) -> Tensor:
+        state = self.automaton.start
+        for word in words:
+            state = self.table[state][self.classes[word]]
+        left = self.automaton.left[
+            self.automaton.table[state]
+        ]  # after a word of each class; END is not counted in most
+        room = torch.inf if self.most is None else self.most - len(words)
+        return torch.where(left.isfinite() & (left <= room), 0.0, -torch.inf)[self.automaton.classes]
 
 
 class Ends(Rule):

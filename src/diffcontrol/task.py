@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffcontrol.automaton import Automaton
 from diffcontrol.data.corpus import Example
 from diffcontrol.layout import Layout
 from diffcontrol.rules import Rule
@@ -69,6 +70,13 @@ class ControlTask(ABC):
         overridden."""
         return ()
 
+    def words(self, target: Target) -> int | None:
+        """How many words every text that meets the target has; None unless overridden, as most targets leave it open.
+
+        Diffusion then computes no more positions than these words take.
+        """
+        return None
+
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
         """The target as words, for predictors and fine-tuned models that read it as a prompt."""
@@ -86,15 +94,23 @@ class ControlTask(ABC):
         """Further scores by name, of texts beside the source sentences of their targets; none unless overridden."""
         return {}
 
-    # Two more, for baselines that do not suit every task. A task that leaves them out is refused by the baseline.
+    # Three more, for methods that do not suit every task. A method refuses a task that leaves out what it needs.
 
     def rule(self, vocabulary: Vocabulary) -> Callable[[Target], Rule]:
-        """target → what single words say of it, for `constrained`.
+        """target → what single words say of it, for `constrained` and `smc`.
 
         Raises:
             ValueError: nothing, and why.
         """
         raise ValueError(f"constrained: no rule on single words makes a text meet a target of {type(self).__name__}")
+
+    def automaton(self, vocabulary: Vocabulary) -> Callable[[Target], Automaton]:
+        """target → the automaton of the texts that meet it, or of those that may, for `lookahead`.
+
+        Raises:
+            ValueError: there is none, and why.
+        """
+        raise ValueError(f"lookahead: no automaton says which texts meet a target of {type(self).__name__}")
 
     def classes(self) -> list[Target]:
         """All targets there are, for `pplm`, whose discriminator tells classes apart.

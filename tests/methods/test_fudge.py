@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from diffcontrol.methods import fudge
 from transformers import LogitsProcessorList
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.prompted import Asked
+from diffcontrol.methods import fudge
 from diffcontrol.methods.fudge import Fudge, FudgeProcessor
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD, START, UNK

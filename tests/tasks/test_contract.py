@@ -1,6 +1,7 @@
 """What every task of conf/task must keep, on the embedded data."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -79,6 +80,51 @@ def test_what_is_fixed_stands_in_the_source_sentence(task, found):
 def test_nonsense_is_no_target(task, nonsense):
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         task.parse(nonsense)
+
+
+@pytest.fixture(scope="module")
+def automaton(task):
+    """target → automaton, if the task has them; one without says so in a sentence."""
+    try:
+        return task.automaton(task.corpus.vocabulary)
+    except ValueError as error:
+        assert "no automaton says" in str(error)
+        pytest.skip(str(error))
+
+
+def accepted(task, make, texts, targets) -> list[bool]:
+    encoded = torch.stack([task.corpus.vocabulary.encode(text, task.corpus.length) for text in texts])
+    made = {key: make(json.loads(key)) for key in {json.dumps(target) for target in targets}}
+    return [bool(made[json.dumps(target)].accepts(row[None])) for target, row in zip(targets, encoded, strict=True)]
+
+
+def test_the_automaton_accepts_training_texts_of_their_own_targets(task, automaton):
+    examples = task.corpus.splits["train"][:60]
+    pairs = [(e.words, target) for e in examples for target in task.targets(task.annotate(e))[:3]]
+    assert len(pairs) >= 30 and all(accepted(task, automaton, *zip(*pairs, strict=True)))
+
+
+def test_the_automaton_accepts_what_success_accepts(task, automaton, found):
+    """On texts of the corpus, such as were cut, joined, shuffled, and mixtures of their words; with targets of any."""
+    known, rng = task.corpus.vocabulary.ids, random.Random(0)
+    sources = [example.words for example, *_ in found if set(example.words) <= set(known)]
+    targets = [target for _, _, own in found for target in own]
+    pairs = []
+    for _ in range(150):
+        target, one, two = rng.choice(targets), *rng.sample(sources, 2)
+        asked = [word for word in task.serialize(target) if word in known]
+        mixed = rng.choices([*one, *asked, *asked], k=rng.randint(1, 20))
+        at = rng.randrange(len(one))
+        for text in (one, one[:at], [*two[: rng.randrange(9)], *one[at:]], rng.sample(one, len(one)), mixed):
+            pairs.append((list(text)[: task.corpus.length - 2], target))
+    pairs += [(example.words, own[0]) for example, _, own in found if own and example.words in sources]
+    texts, wanted = zip(*pairs, strict=True)
+    try:
+        strict = task.success(texts, wanted)["strict"]
+    except ValueError:
+        pytest.skip("what its success is needs a judge, and the automaton knows no more than which texts may have it")
+    right = accepted(task, automaton, texts, wanted)
+    assert [float(good) for good in right] == [float(score == 1) for score in strict] and 0 < sum(right) < len(right)
 
 
 @pytest.fixture(scope="module")

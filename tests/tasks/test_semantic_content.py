@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -131,3 +133,21 @@ def test_the_head_knows_every_pair_of_the_training_data(task):
     head = task.head(6)
     log_prob = head.log_prob(torch.randn(7, 5, 6), [list(pair) for pair in task.pairs])
     assert log_prob.shape == (7,) and (log_prob < 0).all()
+
+
+class Overlapping(Few):
+    """Forms that overlap with one another and with themselves."""
+
+    forms = {"f": {"1": ["a b", "b a b"], "2": ["b b a", "c"], "3": ["a a b c", "b c"]}}  # noqa: RUF012
+
+    def read(self, split):
+        return [Example(("a", "b", "c", "d"), {"f": value}) for value in "123"]
+
+
+@pytest.mark.parametrize("value", "123")
+def test_the_automaton_knows_which_of_overlapping_forms_count(value):
+    task = SemanticContent(Overlapping())
+    make, vocabulary = task.automaton(task.corpus.vocabulary), task.corpus.vocabulary
+    texts = [text for n in range(8) for text in itertools.product("abcd", repeat=n) if n < 7 or "d" not in text]
+    found = make(["f", value]).accepts(torch.stack([vocabulary.encode(text, 16) for text in texts]))
+    assert found.tolist() == [value in task.mentioned(text, "f") for text in texts]

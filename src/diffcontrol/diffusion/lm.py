@@ -1,4 +1,4 @@
-"""DiffusionLM: word vectors, denoising network and objective as one LightningModule, itself a Denoiser."""
+"""DiffusionLM: word vectors, denoising network and read-out as one LightningModule, itself a Denoiser."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.diffusion.denoiser import Prediction, Transformer
+from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.objective import Objective
 from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.training import Steps, Trainable
 
 
@@ -33,7 +34,7 @@ class DiffusionLM(Trainable):
         self.embedding = nn.Embedding(words, D)  # N(0, 1)
         conditioned = objective.self_conditioning > 0
         self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **sizes)
-        self.output = objective.output(sizes["width"], D, words)
+        self.readout = objective.readout(sizes["width"], D, words)
         self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
         self.low = schedule.low(energy=D, choices=words)
         self.token_evaluations = 0
@@ -57,13 +58,14 @@ class DiffusionLM(Trainable):
 
     def forward(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
         """x_t [B L D], t [B] → Prediction."""
-        inputs = [x_t]
+        inputs, table, likelihood = [x_t], self.table(), None
         if self.objective.likelihood:
-            inputs.append((self.log_likelihood(x_t, t) + self.log_frequency).softmax(-1) @ self.table())
+            likelihood = self.log_likelihood(x_t, t)
+            inputs.append((likelihood + self.log_frequency).softmax(-1) @ table)
         if self.conditioned:
             inputs.append(torch.zeros_like(x_t) if previous is None else previous.x0)
         self.token_evaluations += x_t.shape[0] * x_t.shape[1]
-        return self.objective.read(self, self.transformer(torch.cat(inputs, -1), t), x_t, t)
+        return self.readout(self.transformer(torch.cat(inputs, -1), t), likelihood, table)
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1]."""

@@ -1,48 +1,50 @@
-"""What a diffusion language model is trained for, and how its network's output is read.
+"""What a diffusion language model is trained for, and which read-out belongs to it.
 
-B batch · L positions · D embedding width · H hidden width · V vocabulary
+B batch · L positions · D embedding width · V vocabulary
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.diffusion.denoiser import Denoiser
+from diffcontrol.diffusion.readout import Readout, Vectors, Words
 
-if TYPE_CHECKING:
-    from diffcontrol.diffusion.lm import DiffusionLM
+
+class Noised(Denoiser, Protocol):
+    """The model in training: a denoiser that makes its own x_t and owns a read-out."""
+
+    readout: Readout
+
+    def noised(self, x0: Tensor, t: Tensor) -> Tensor:
+        """A draw of x_t given x₀ [B L D] at t [B]."""
+        ...
 
 
 class Objective(ABC):
-    """Loss terms by name, and the read-out hidden → Prediction that belongs to them."""
+    """Terms of the loss by name, and the read-out that belongs to them."""
 
     normalised: bool  # word vectors have norm √D
-    self_conditioning: float = 0.0  # probability of it in training; 0: the network has no input for it
+    self_conditioning: float = 0.0  # how often it is used in training; 0: the network has no input for it
     likelihood: bool = False  # what x_t says of each word by itself is computed, not learned
 
     @abstractmethod
-    def output(self, width: int, embedding: int, words: int) -> nn.Module:
-        """The layers after the last hidden state."""
+    def readout(self, width: int, embedding: int, words: int) -> Readout:
+        """New output layers for hidden states of this width, vectors of width `embedding` and so many words."""
 
     @abstractmethod
-    def read(self, lm: "DiffusionLM", hidden: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        """hidden [B L H], x_t [B L D], t [B] → Prediction."""
-
-    @abstractmethod
-    def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(self, lm: Noised, ids: Tensor, t: Tensor) -> dict[str, Tensor]:
         """Terms of the loss for word ids [B L] at times t [B]."""
 
 
 class CrossEntropy(Objective):
-    """Cross-entropy of the true word given x_t; x̂₀ is the expected word vector (as in CDCD, Dieleman et al. 2022).
+    """Cross-entropy of the true word given x_t (as in CDCD, Dieleman et al. 2022).
 
-    By Bayes p(w | x_t) ∝ p(w | the other positions) · N(x_t; √ᾱ·E_w, 1−ᾱ). The second factor is known exactly: with
-    vectors of equal norm its logarithm is √ᾱ/(1−ᾱ)·⟨x_t, E_w⟩ up to a constant. With `likelihood` it is added to the
-    logits, so that the network learns the first factor alone, and the network reads what it makes of every position by
-    itself (the expected vector, given the words' frequencies) beside x_t.
+    With `likelihood` the network also reads what x_t says of every position by itself: the expected vector, given the
+    words' frequencies, beside x_t.
     """
 
     normalised = True
@@ -50,19 +52,10 @@ class CrossEntropy(Objective):
     def __init__(self, self_conditioning: float = 0.5, likelihood: bool = True):
         self.self_conditioning, self.likelihood = self_conditioning, likelihood
 
-    def output(self, width: int, embedding: int, words: int) -> nn.Module:
-        layer = nn.Linear(width, words)
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        return layer
+    def readout(self, width: int, embedding: int, words: int) -> Words:
+        return Words(width, words)
 
-    def read(self, lm: "DiffusionLM", hidden: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        logits = lm.output(hidden).float()
-        if self.likelihood:
-            logits = logits + lm.log_likelihood(x_t, t)
-        return Prediction(logits.softmax(-1) @ lm.table(), logits, hidden)
-
-    def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(self, lm: Noised, ids: Tensor, t: Tensor) -> dict[str, Tensor]:
         x_t = lm.noised(lm.table()[ids], t)
         previous = None
         if torch.rand(()) < self.self_conditioning:
@@ -82,18 +75,11 @@ class EndToEnd(Objective):
     normalised = False
     first = 1 / 2000  # the time of the released step 0
 
-    def output(self, width: int, embedding: int, words: int) -> nn.Module:
-        down = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, embedding))
-        return nn.ModuleDict({"down": down, "bias": nn.Embedding(1, words)})  # lm_head is tied, with its own bias
+    def readout(self, width: int, embedding: int, words: int) -> Vectors:
+        return Vectors(width, embedding, words)
 
-    def read(self, lm: "DiffusionLM", hidden: Tensor, x_t: Tensor, t: Tensor) -> Prediction:
-        x0 = lm.output["down"](hidden)  # type: ignore[index]
-        return Prediction(x0, self._lm_head(lm, x0), hidden)
-
-    def _lm_head(self, lm: "DiffusionLM", x0: Tensor) -> Tensor:
-        return x0 @ lm.table().T + lm.output["bias"].weight[0]  # type: ignore[index]
-
-    def losses(self, lm: "DiffusionLM", ids: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def losses(self, lm: Noised, ids: Tensor, t: Tensor) -> dict[str, Tensor]:
+        assert isinstance(lm.readout, Vectors)
         clean = lm.table()[ids]
         sigma_0 = (1 - lm.schedule.alpha_bar(torch.tensor(self.first))).sqrt()
         x0 = clean + sigma_0 * torch.randn_like(clean)
@@ -102,6 +88,6 @@ class EndToEnd(Objective):
         last = lm.schedule.alpha_bar(torch.tensor(1.0))
         return {
             "mse": (wanted - prediction.x0).square().mean(),
-            "rounding": F.cross_entropy(self._lm_head(lm, x0).flatten(0, 1), ids.flatten()),
+            "rounding": F.cross_entropy(lm.readout.lm_head(x0, lm.table()).flatten(0, 1), ids.flatten()),
             "L_T": (last * x0.square()).mean(),
         }

@@ -1,9 +1,22 @@
-"""Reverse processes. A sampler owns the times and the transition x_t → x_s; what is guided is guidance's business."""
+"""The reverse process: from noise to words.
+
+    x_1 ~ N(0, I)
+    for each time t and the next one s < t:
+        what the network predicts at x_t          prediction
+        x̂₀ as the decoding makes it               decode(prediction, t)
+        x_s ~ p(x_s | x_t, x̂₀)                    transition, then a draw
+        what a guidance does to the draw          move
+    the words are the likeliest ones at the last look
+
+A sampler owns the times and the transition. It knows nothing of controls: a guidance acts before the transition as a
+denoiser around the denoiser, and after the draw as `move` (`diffcontrol.guidance`).
+
+B batch · L positions · D embedding width
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,17 +24,29 @@ from torch.distributions import Normal
 
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.text import PAD
 
-if TYPE_CHECKING:
-    from diffcontrol.guidance.base import Guidance
-    from diffcontrol.steering.base import Control
+Decode = Callable[[Prediction, Tensor], Tensor]  # (prediction, t) → x̂₀
+Move = Callable[[Tensor, Normal, Tensor, Prediction], Tensor]  # (x_s, transition, s, prediction) → x_s
+CERTAIN = 0.99  # of PAD: positions behind the text's end that are no longer computed
+
+
+def stay(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
+    """What is done to a draw without guidance: nothing."""
+    return x_s
+
+
+def plain(prediction: Prediction, t: Tensor) -> Tensor:
+    """The network's own x̂₀."""
+    return prediction.x0
 
 
 class Sampler(ABC):
     """`steps` transitions from t = 1 to the least time in use, then one last look that decides the words.
 
-    `noise` scales the spread of every transition, not its mean: below 1 the texts are likelier and less varied, and
-    keep their length better than with a low temperature (docs/log.md). 1 is the sampler as published.
+    `noise` scales the draw of every transition, neither its mean nor the spread that guidance is told: below 1 the
+    texts are likelier and less varied, and keep their length better than with a low temperature (docs/log.md). 1 is the
+    sampler as published.
     """
 
     def __init__(self, steps: int, noise: float = 1.0):
@@ -39,23 +64,34 @@ class Sampler(ABC):
         """Falling times [steps + 1] from 1 to `low`."""
         return torch.linspace(1.0, low, self.steps + 1)
 
-    def __call__(self, denoiser: Denoiser, guidance: "Guidance", control: "Control", x_t: Tensor,
-                 generator: torch.Generator) -> Iterator[Prediction]:  # fmt: skip
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, generator: torch.Generator, decode: Decode = plain,
+                 move: Move = stay) -> Iterator[Prediction]:  # fmt: skip
         """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result."""
         prediction: Prediction | None = None
         times = self.times(denoiser.low).to(x_t.device)
         for t, s in pairwise(times):
             t, s = t.expand(len(x_t)), s.expand(len(x_t))
-            x_t, prediction = guidance.step(self, denoiser, control, x_t, t, s, prediction, generator)
+            prediction = denoiser(x_t, t, prediction)
+            step = self.transition(denoiser.schedule, x_t, t, s, decode(prediction, t))
+            x_t = move(self.draw(step, generator), step, s, prediction)
             yield prediction
-        with torch.no_grad():
-            yield denoiser(x_t, times[-1].expand(len(x_t)), prediction)
+            used = positions_in_use(prediction)
+            x_t, prediction = x_t[:, :used], prediction.cropped(used)
+        yield denoiser(x_t, times[-1].expand(len(x_t)), prediction)
+
+    def draw(self, step: Normal, generator: torch.Generator) -> Tensor:
+        """A draw that depends on the generator alone, also on an accelerator."""
+        noise = torch.randn(step.mean.shape, generator=generator).to(step.mean)
+        return step.mean + self.noise * step.stddev * noise
 
 
-def draw(normal: Normal, generator: torch.Generator) -> Tensor:
-    """A draw that depends on the generator alone, also on an accelerator."""
-    noise = torch.randn(normal.mean.shape, generator=generator).to(normal.mean)
-    return normal.mean + normal.stddev * noise
+def positions_in_use(prediction: Prediction) -> int:
+    """Positions up to the last one that, in some row, is not certainly PAD, and one more. The text ends before the
+    rest, so nothing there can change it."""
+    logits = prediction.logits
+    padded = logits[..., PAD] - logits.logsumexp(-1) > torch.tensor(CERTAIN).log()
+    last = int((~padded).any(0).nonzero().max()) if not padded.all() else 0
+    return min(last + 2, logits.shape[1])
 
 
 class DDPM(Sampler):
@@ -66,7 +102,7 @@ class DDPM(Sampler):
         alpha = ab_t / ab_s  # of the step from s to t
         mean = (ab_s.sqrt() * (1 - alpha) * x0 + alpha.sqrt() * (1 - ab_s) * x_t) / (1 - ab_t)
         variance = (1 - alpha) * (1 - ab_s) / (1 - ab_t)
-        return Normal(mean, self.noise * variance.sqrt().expand_as(mean), validate_args=False)
+        return Normal(mean, variance.sqrt().expand_as(mean), validate_args=False)
 
 
 class DDIM(Sampler):
@@ -81,4 +117,4 @@ class DDIM(Sampler):
         epsilon = (x_t - ab_t.sqrt() * x0) / (1 - ab_t).sqrt()
         sigma = self.eta * ((1 - ab_s) / (1 - ab_t)).sqrt() * (1 - ab_t / ab_s).sqrt()
         mean = ab_s.sqrt() * x0 + (1 - ab_s - sigma**2).clamp(min=0).sqrt() * epsilon
-        return Normal(mean, self.noise * sigma.expand_as(mean), validate_args=False)
+        return Normal(mean, sigma.expand_as(mean), validate_args=False)

@@ -1,27 +1,79 @@
-"""Guidance: one reverse step, from x_t to x_s, with or without regard to a control."""
+"""Guidance: how a control moves the reverse process.
 
-from abc import ABC, abstractmethod
+There are two places to act, and each leaves everything as it is unless a guidance overrides it:
 
-import torch
+    predict   before the transition: the prediction at x_t is made to obey more (a tilt, exact conditioning)
+    move      after the draw: x_s is moved (the paper's Langevin steps)
+
+A guidance file opens with its reference and its equation. To the sampler a guidance is a denoiser and a `move`.
+
+B batch · L positions · D embedding width
+"""
+
+from itertools import pairwise
+
 from torch import Tensor
+from torch.distributions import Normal
 
-from diffcontrol.diffusion.denoiser import Denoiser, Prediction
-from diffcontrol.diffusion.sampler import Sampler, draw
-from diffcontrol.steering.base import Control
+from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
+from diffcontrol.diffusion.sampler import Move
+from diffcontrol.steering.base import Weighted
 
 
-class Guidance(ABC):
-    @abstractmethod
-    def step(self, sampler: Sampler, denoiser: Denoiser, control: Control, x_t: Tensor, t: Tensor, s: Tensor,
-             previous: Prediction | None, generator: torch.Generator) -> tuple[Tensor, Prediction]:  # fmt: skip
-        """x_t [B L D] at t [B] → x_s [B L D] at s [B], and what was predicted at t."""
+class Guidance:
+    """A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
+    `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
+
+    def __init__(self, start: float = 1.0, stop: float = 0.0, stride: int = 1):
+        self.start, self.stop, self.stride = start, stop, stride
+
+    def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
+                previous: Prediction | None) -> Prediction:  # fmt: skip
+        """What is predicted at x_t [B L D], t [B], with regard to the control."""
+        return denoiser(x_t, t, previous)
+
+    def move(self, denoiser: Denoiser, control: Weighted, x_s: Tensor, step: Normal, s: Tensor,
+             prediction: Prediction) -> Tensor:  # fmt: skip
+        """A draw x_s [B L D] of `step`, the transition to s [B], moved; `prediction` is that of the step before."""
+        return x_s
+
+    def bind(self, denoiser: Denoiser, control: Weighted, times: Tensor) -> tuple[Denoiser, Move]:
+        """The two places for one control: a denoiser around `denoiser`, and what is done after a draw.
+
+        times: those that the sampler walks through, [steps + 1].
+        """
+        acting = self.acting(times.tolist(), denoiser.low)
+        starts, ends = {t for t, _ in acting}, {s for _, s in acting}
+
+        def move(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
+            if float(s[0]) not in ends:
+                return x_s
+            return self.move(denoiser, control, x_s, step, s, prediction)
+
+        return _Guided(denoiser, self, control, starts), move
+
+    def acting(self, times: list[float], low: float) -> list[tuple[float, float]]:
+        """The steps (t, s) at which this guidance acts."""
+        within = [
+            (t, s)
+            for t, s in pairwise(times)
+            if self.stop - 1e-6 <= (s - low) / (1 - low) <= self.start + 1e-6  # times are rounded to 32 bits
+        ]
+        return within[:: self.stride]
+
+
+class _Guided(Wrapper):
+    """`denoiser`, and at the times at which the guidance acts what the guidance makes of it."""
+
+    def __init__(self, denoiser: Denoiser, guidance: Guidance, control: Weighted, times: set[float]):
+        super().__init__(denoiser)
+        self.guidance, self.control, self.times = guidance, control, times
+
+    def __call__(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
+        if float(t[0]) not in self.times:
+            return self.denoiser(x_t, t, previous)
+        return self.guidance.predict(self.denoiser, self.control, x_t, t, previous)
 
 
 class Unguided(Guidance):
-    """A draw from the sampler's transition; the control is not looked at."""
-
-    @torch.no_grad()
-    def step(self, sampler: Sampler, denoiser: Denoiser, control: Control, x_t: Tensor, t: Tensor, s: Tensor,
-             previous: Prediction | None, generator: torch.Generator) -> tuple[Tensor, Prediction]:  # fmt: skip
-        prediction = denoiser(x_t, t, previous)
-        return draw(sampler.transition(denoiser.schedule, x_t, t, s, prediction.x0), generator), prediction
+    """Neither."""

@@ -8,14 +8,14 @@ Each is a row of its own beside the method that writes the candidates, whose tex
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, Request
 
 _SMOOTH = SmoothingFunction().method2  # adds one to n-gram counts, as e2e-metrics' BLEUScore with smoothing 1.0
@@ -41,15 +41,15 @@ class Chosen(Method):
     def models(self) -> list[torch.nn.Module]:
         return self.method.models()
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def positions(self, request: Request) -> int:
+        return self.method.positions(request)
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         rows = [request for request in requests for _ in range(self.k)]
-        for news in self.method.write(rows, generator):
-            if not isinstance(news, list):
-                yield news
-                continue
-            groups = [news[i : i + self.k] for i in range(0, len(news), self.k)]
-            scores = self.scores(requests, groups)
-            yield [group[own.index(max(own))] for group, own in zip(groups, scores, strict=True)]
+        texts = self.method.write(rows, generator, progress)
+        groups = [texts[i : i + self.k] for i in range(0, len(texts), self.k)]
+        scores = self.scores(requests, groups)
+        return [group[own.index(max(own))] for group, own in zip(groups, scores, strict=True)]
 
     @abstractmethod
     def scores(self, requests: Sequence[Request], groups: Sequence[list[list[str]]]) -> list[list[float]]:

@@ -7,7 +7,7 @@ a value (`ControlTask.rule`) need no training, look at one word at a time and se
 reaches takes no understanding of a sentence. Several tasks add up. V vocabulary
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from transformers import LogitsProcessor
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.rules import Rule
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END
@@ -63,7 +63,7 @@ class Constrained(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         rows = [[make(request.targets[name]) for name, make in self.constraints.items()] for request in requests]
         ids = self.lm.generate(len(requests), generator, [ConstrainedProcessor(rows, self.weight)])
-        yield [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]

@@ -9,7 +9,7 @@ the text bears the loss, not prompt and padding, and experts are trained from sc
 B rows · P positions of the prompt · T of the text · V vocabulary
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from transformers import LogitsProcessor
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, continued
 from diffcontrol.autoregressive.expert import Expert
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import Request
 from diffcontrol.text import START
 
@@ -56,7 +56,7 @@ class Finetuned(Method):
         return list(self.experts.values())
 
     @torch.inference_mode()
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         asked = [
             (expert, expert.asks([request.targets[name] for request in requests]))
             for name, expert in self.experts.items()
@@ -69,4 +69,4 @@ class Finetuned(Method):
         length = writer.prompt_length + writer.corpus.length
         ids = continued(writer.network, start, length, generator, [ProductProcessor(writer, others)], **how)
         writer.token_evaluations += self.beams * ids.numel()
-        yield [writer.corpus.vocabulary.decode(row) for row in ids[:, writer.prompt_length :].tolist()]
+        return [writer.corpus.vocabulary.decode(row) for row in ids[:, writer.prompt_length :].tolist()]

@@ -11,7 +11,7 @@ on the 200 likeliest next words, of which the best 10 are sampled from. Diffusio
 R rows still being written · C candidates · V vocabulary
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from transformers import LogitsProcessor
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.reading import Reading
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD
 
@@ -118,7 +118,7 @@ class Fudge(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         readings = []
         for name, predictor in self.predictors.items():
             if any(name not in request.targets for request in requests):
@@ -126,7 +126,7 @@ class Fudge(Method):
             readings.append((predictor.read([r.targets[name] for r in requests]), self.strength[name]))
         processor = FudgeProcessor(readings, self.pre_top_k, self.post_top_k)
         ids = self.lm.generate(len(requests), generator, [processor])
-        yield [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
         total = torch.zeros(len(texts))

@@ -7,7 +7,7 @@ B batch · T positions of the longest row
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from transformers import GenerationConfig, GPT2LMHeadModel
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.infiller import Infiller
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, GapTask, Request
 from diffcontrol.text import END, PAD, START
 
@@ -41,13 +41,13 @@ class Gaps(Method):
     def middles(self, targets: Sequence[Any], generator: torch.Generator) -> list[list[str]]:
         """Words for the gap of each target."""
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         targets = [request.targets[self.name] for request in requests]
         texts = []
         for target, middle in zip(targets, self.middles(targets, generator), strict=True):
             left, right = self.task.gap(target)
             texts.append([*left, *middle, *right])
-        yield texts
+        return texts
 
 
 class Infill(Gaps):

@@ -4,13 +4,13 @@ Mean NLL and mean success then lie between those of the two, so every point on t
 the method reaches (`diffcontrol.frontier` compares methods there).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, Request
 
 
@@ -28,14 +28,20 @@ class Mixture(Method):
     def models(self) -> list[torch.nn.Module]:
         return list({id(model): model for model in [*self.one.models(), *self.other.models()]}.values())
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def positions(self, request: Request) -> int:
+        return self.one.positions(request)
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         drawn = (torch.rand(len(requests), generator=generator) < self.share).tolist()
         texts: dict[int, list[str]] = {}
         for method, wanted in ((self.one, False), (self.other, True)):
             rows = [row for row, other in enumerate(drawn) if other is wanted]
-            for news in method.write([requests[row] for row in rows], generator) if rows else ():
-                if isinstance(news, list):
-                    texts |= zip(rows, news, strict=True)
-                else:
-                    yield (len(texts) + news * len(rows)) / len(requests)
-        yield [texts[row] for row in range(len(requests))]
+            if not rows:
+                continue
+            done = len(texts)
+
+            def part(share: float, done: int = done, own: int = len(rows)) -> None:
+                progress((done + share * own) / len(requests))
+
+            texts |= zip(rows, method.write([requests[row] for row in rows], generator, part), strict=True)
+        return [texts[row] for row in range(len(requests))]

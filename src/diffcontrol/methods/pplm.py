@@ -10,7 +10,7 @@ p̃ and p the next-word distributions with and without the change. The word is d
 R rows still being written · S positions so far · H hidden width · V vocabulary
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from transformers import DynamicCache, LogitsProcessor
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN
 from diffcontrol.autoregressive.discriminator import Discriminator
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END, PAD
 
@@ -135,11 +135,11 @@ class Pplm(Method):
     def models(self) -> list[nn.Module]:
         return [self.discriminator.lm]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         classes = [
             self.discriminator.classes(name, [request.targets[name] for request in requests])
             for name in self.discriminator.tasks
         ]
         lm = self.discriminator.lm
         ids = lm.generate(len(requests), generator, [PplmProcessor(self.discriminator, classes, **self.how)])
-        yield [lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        return [lm.corpus.vocabulary.decode(row) for row in ids.tolist()]

@@ -4,14 +4,14 @@
 than a verdict on whole texts, and its texts are as fluent as the language model's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Progress
 from diffcontrol.methods.fudge import FudgeProcessor
 from diffcontrol.task import Request
 
@@ -26,9 +26,9 @@ class Sampled(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator) -> Iterator[float | list[list[str]]]:
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         ids = self.lm.generate(len(requests), generator, [FudgeProcessor([], 0, 0)])  # words that no text has
-        yield [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
         total = torch.zeros(len(texts))

@@ -23,6 +23,10 @@ class Anchor(Steering):
     def layouts(self, target: Target) -> Sequence[Layout]:
         return self.task.layouts(target)
 
+    def positions(self, target: Target) -> int | None:
+        ends = [layout.end for layout in self.task.layouts(target)]
+        return 1 + max(end for end in ends if end is not None) if ends and None not in ends else None
+
 
 def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:
     """Ids [B L] and where they are known [B L]; words that the vocabulary lacks are UNK."""

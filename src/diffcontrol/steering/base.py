@@ -1,10 +1,13 @@
-"""Control: the log-probability that a noisy text obeys, one target per row; weighted sums compose.
+"""Control: the log-probability that a noisy text obeys, one target for each row; weighted sums compose.
 
 Steering is what makes guided diffusion obey one task: a control, words fixed at their places, or both.
+
+B batch · L positions · D embedding width
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from torch import Tensor
 
@@ -13,12 +16,27 @@ from diffcontrol.layout import Layout
 from diffcontrol.task import Target
 
 
+class Look:
+    """A look at x_t: the point, its time, and what the network predicts there, computed when first asked for.
+
+    x_t [B L D], t [B]; spread: σ of the transition that x_t was drawn from, broadcast to x_t; None where there is none.
+    """
+
+    def __init__(self, x_t: Tensor, t: Tensor, predict: Callable[[], Prediction], spread: Tensor | None = None):
+        self.x_t, self.t, self.spread, self._predict = x_t, t, spread, predict
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        """The network's own prediction, before any decoding."""
+        return self._predict()
+
+
 class Control(ABC):
-    """log p(c | x_t) of a batch, a target per row."""
+    """log p(c | x_t) of a batch, a target for each row."""
 
     @abstractmethod
-    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        """x_t [B L D], t [B] → [B], differentiable in x_t."""
+    def log_prob(self, look: Look) -> Tensor:
+        """[B], differentiable in x_t and in the prediction."""
 
 
 class Weighted(Control):
@@ -27,10 +45,10 @@ class Weighted(Control):
     def __init__(self, parts: Sequence[tuple[float, Control]]):
         self.parts = parts
 
-    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        total = x_t.new_zeros(len(x_t))
+    def log_prob(self, look: Look) -> Tensor:
+        total = look.x_t.new_zeros(len(look.x_t))
         for strength, control in self.parts:
-            total = total + strength * control.log_prob(x_t, t, prediction)
+            total = total + strength * control.log_prob(look)
         return total
 
 
@@ -44,3 +62,7 @@ class Steering(ABC):  # noqa: B024  each part may be left out
     def layouts(self, target: Target) -> Sequence[Layout]:
         """Ways to fix words at their places; none where nothing is fixed."""
         return ()
+
+    def positions(self, target: Target) -> int | None:
+        """How many positions a text that meets the target takes, START and END included; None where it is open."""
+        return None

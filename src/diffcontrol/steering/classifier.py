@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.diffusion.denoiser import Prediction, Transformer
+from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
-from diffcontrol.steering.base import Control, Steering
+from diffcontrol.diffusion.transformer import Transformer
+from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.training import Steps, Trainable
 
@@ -27,7 +28,7 @@ class Encoder(ABC):
         """The network of its own (or an empty one), and the width of its hidden states."""
 
     @abstractmethod
-    def hidden(self, network: nn.Module, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
         """[B L H], differentiable in x_t."""
 
 
@@ -41,8 +42,8 @@ class DenoiserEncoder(Encoder):
     def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
         return nn.Identity(), lm.width + lm.embedding.embedding_dim
 
-    def hidden(self, network: nn.Module, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        return torch.cat([prediction.hidden, prediction.x0], -1)
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        return torch.cat([look.prediction.hidden, look.prediction.x0], -1)
 
 
 class NoisyEncoder(Encoder):
@@ -55,8 +56,8 @@ class NoisyEncoder(Encoder):
         network = Transformer(lm.embedding.embedding_dim, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
         return network, int(self.sizes["width"])
 
-    def hidden(self, network: nn.Module, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        return network(x_t, t)
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        return network(look.x_t, look.t)
 
 
 class ControlClassifier(Trainable, Steering):
@@ -85,15 +86,24 @@ class ControlClassifier(Trainable, Steering):
         with torch.no_grad():
             t = self.lm.times(len(ids))
             x_t = self.lm.noised(self.lm.table()[ids], t)
-            prediction = self.lm(x_t, t)
-            if self.lm.conditioned and torch.rand(()) < 0.5:
-                prediction = self.lm(x_t, t, prediction)
-        hidden = self.encoder.hidden(self.network, x_t, t, prediction)
+        hidden = self.encoder.hidden(self.network, Look(x_t, t, lambda: self._predict(x_t, t)))
         return {"nll": self.head.loss(hidden, annotations)}
+
+    @torch.no_grad()
+    def _predict(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """What the language model says, with self-conditioning half of the time."""
+        prediction = self.lm(x_t, t)
+        if self.lm.conditioned and torch.rand(()) < 0.5:
+            prediction = self.lm(x_t, t, prediction)
+        return prediction
 
     def control(self, targets: Sequence[Target]) -> "ClassifierControl":
         """The control that asks row i for targets[i]."""
         return ClassifierControl(self, targets)
+
+    def positions(self, target: Target) -> int | None:
+        words = self.task.words(target)
+        return None if words is None else words + 2  # START and END
 
 
 class ClassifierControl(Control):
@@ -102,8 +112,8 @@ class ClassifierControl(Control):
     def __init__(self, classifier: ControlClassifier, targets: Sequence[Target]):
         self.classifier, self.targets = classifier, targets
 
-    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
+    def log_prob(self, look: Look) -> Tensor:
         if not isinstance(self.classifier.network, nn.Identity):
-            self.classifier.token_evaluations += x_t.shape[0] * x_t.shape[1]
-        hidden = self.classifier.encoder.hidden(self.classifier.network, x_t, t, prediction)
+            self.classifier.token_evaluations += look.x_t.shape[0] * look.x_t.shape[1]
+        hidden = self.classifier.encoder.hidden(self.classifier.network, look)
         return self.classifier.head.log_prob(hidden, self.targets)

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.layout import Layout
 from diffcontrol.steering.anchor import known
-from diffcontrol.steering.base import Control, Steering
+from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
 
 
@@ -28,15 +27,19 @@ class Pull(Steering):
 
 
 class Pulled(Control):
-    """−Σ over known places of ‖x̂₀ − E_word‖².
+    """−Σ over known places of ‖x̂₀ − E_word‖² / σ, with σ of the transition as released (langevin_fn_length).
 
-    The released loss is divided by σ, as its fluency term is, which a strength stands for here.
+    x̂₀ is the network's own prediction: a decoded one may be clamped to word vectors, which have no gradient.
     """
 
     def __init__(self, layouts: Sequence[Layout], lm: DiffusionLM):
         self.known, self.mask = known(layouts, lm, pad=False)
         self.lm = lm
 
-    def log_prob(self, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
-        error = (prediction.x0 - self.lm.table()[self.known]).square().sum(-1)
-        return -(error * self.mask).sum(1)
+    def log_prob(self, look: Look) -> Tensor:
+        x0 = look.prediction.x0
+        length = x0.shape[1]
+        error = (x0 - self.lm.table()[self.known[:, :length]]).square()
+        if look.spread is not None:
+            error = error / look.spread
+        return -(error.sum(-1) * self.mask[:, :length]).sum(1)

@@ -1,0 +1,34 @@
+"""Decoding: how the x̂₀ that the reverse step moves towards is made of what the network predicts.
+
+The network's own prediction stays as it is: controls and self-conditioning read that one, as they were trained on it.
+
+B batch · L positions · D embedding width · V vocabulary
+"""
+
+import torch
+from torch import Tensor
+
+from diffcontrol.diffusion.denoiser import Prediction
+
+
+class Rounding:
+    """x̂₀ as the expected word vector under softmax(logits / `temperature`), or the nearest word's vector.
+
+    temperature: 1 keeps the network's own x̂₀. clamp: the time from which on x̂₀ is replaced by the nearest word vector,
+    specials included (paper §4.4, "clamping trick"; released denoised_fn_round): 0 never, 1 at all times as in the
+    released control runs.
+    """
+
+    def __init__(self, temperature: float = 1.0, clamp: float = 0.0):
+        self.temperature, self.clamp = temperature, clamp
+
+    def __call__(self, prediction: Prediction, t: Tensor, table: Tensor) -> Tensor:
+        """x̂₀ [B L D] of a prediction at times t [B], given the word vectors [V D]."""
+        x0 = prediction.x0
+        if self.temperature != 1:
+            x0 = (prediction.logits / self.temperature).softmax(-1) @ table
+        clamped = t <= self.clamp
+        if self.clamp > 0 and clamped.any():
+            nearest = table[torch.cdist(x0.flatten(0, 1), table).argmin(-1)].view_as(x0)
+            x0 = torch.where(clamped[:, None, None], nearest, x0)
+        return x0
