@@ -69,8 +69,8 @@ class FakeHead(Head):
 class FakeTask(ControlTask):
     """The text contains the word w, one of `words`."""
 
-    def __init__(self, words: Sequence[str] = COLOURS):
-        self.words = list(words)
+    def __init__(self, words: Sequence[str] = COLOURS, data: Corpus | None = None):
+        self.words, self.corpus = list(words), data
 
     def annotate(self, example: Example) -> list[str]:
         return [word for word in self.words if word in example.words]

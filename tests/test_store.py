@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from diffcontrol import store as store_module
 from diffcontrol.store import Store
-from tests.fakes import GPT2, OPTIM, FakeCorpus
+from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
 from tests.toys import Faults, child, toy
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +102,57 @@ def test_any_changed_number_is_another_address(tmp_path, recipe):
     changes += [changed(recipe, path, lambda number: number * 1.0000001) for path in paths if path[-1] == "lr"]
     addresses = [store(tmp_path).address(each) for each in [recipe, *changes]]
     assert len(set(addresses)) == len(addresses)
+
+
+def taught() -> dict:
+    """Recipe of something that learns a task."""
+    return toy() | {"task": {"_target_": "tests.fakes.FakeTask", "words": ["red", "cat"], "data": toy()["data"]}}
+
+
+def test_an_edited_task_is_another_address(tmp_path, monkeypatch):
+    before = store(tmp_path).address(taught())
+    assert store(tmp_path).address(taught()) == before
+    edits = {
+        "annotate": lambda self, example: list(self.words),
+        "targets": lambda self, annotation: annotation[:1],
+        "serialize": lambda self, target: ["word", target],
+        "classes": lambda self: ["red", "cat"],
+        "version": 2,  # what an edited head asks for
+    }
+    found = {before}
+    for name, edited in edits.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(FakeTask, name, edited)
+            found.add(store(tmp_path).address(taught()))
+    assert len(found) == 1 + len(edits)
+
+
+def test_a_task_is_digested_once_a_run(tmp_path, monkeypatch):
+    asked, old = [], FakeTask.annotate
+    monkeypatch.setattr(FakeTask, "annotate", lambda self, example: asked.append(1) or old(self, example))
+    own = store(tmp_path)
+    for recipe in (taught(), taught() | {"shift": 0.7}):
+        own.address(recipe)
+    assert len(asked) == 32  # the training texts, fewer than would be sampled
+
+
+def test_the_digest_of_a_task_reads_no_texts_that_have_to_be_made_first(tmp_path):
+    bank = {"_target_": "diffcontrol.syntax.treebank.Treebank", "data": toy()["data"], "version": 1,
+            "parser": {"_target_": "tests.syntax.test_treebank.Flat"}}  # fmt: skip
+    half = {"_target_": "diffcontrol.data.part.Part", "data": bank, "part": 0}
+    own = store(tmp_path)
+    addresses = {
+        own.address(changed(taught(), ("task", "data"), lambda _, data=data: data))
+        for data in (toy()["data"], bank, bank | {"version": 2}, half)
+    }
+    assert len(addresses) == 4 and models(tmp_path) == set()
+
+
+def test_a_digest_is_the_same_in_every_process(tmp_path):
+    code = "from tests.fakes import FakeCorpus, FakeTask; print(FakeTask(data=FakeCorpus()).digest)"
+    env = os.environ | {"PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env)
+    assert done.stdout.strip() == FakeTask(data=FakeCorpus()).digest
 
 
 def test_a_parent_changes_its_child_and_not_the_other_way_round(tmp_path):

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -68,6 +68,8 @@ class Corpus(Content):
     #: field → value → the ways in which a text may mention it, words joined by spaces; a value that is not listed
     #: counts as itself
     forms: Mapping[str, Mapping[str, Sequence[str]]] = {}
+    #: whether the store makes the examples, as those of a treebank, so that to read them may take long
+    made_by_store: bool = False
 
     @abstractmethod
     def read(self, split: str) -> list[Example]:
@@ -97,9 +99,13 @@ class Corpus(Content):
         return self  # weight averaging copies models; the data they read need not be
 
 
-def content_digest(examples: Sequence[Example]) -> str:
-    """Hash of examples, for data sets whose content is made rather than read."""
-    sha = hashlib.sha256()
+def content_digest(examples: Iterable[Example], *more: Any) -> str:
+    """Hash of examples, the order of their fields included, and of whatever else (JSON-able) is content.
+
+    It is taken of the examples as they are used rather than of the file they are read from, as they depend on the
+    tokeniser and on how the file is read, too.
+    """
+    sha = hashlib.sha256(json.dumps(more, ensure_ascii=False).encode())
     for example in examples:
-        sha.update(json.dumps(vars(example), sort_keys=True, ensure_ascii=False).encode())
+        sha.update(json.dumps(vars(example), ensure_ascii=False).encode() + b"\n")
     return sha.hexdigest()[:16]

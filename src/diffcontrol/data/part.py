@@ -21,6 +21,10 @@ class Part(Corpus):
         self.data, self.part, self.of, self.length = data, part, of, data.length
 
     @property
+    def made_by_store(self) -> bool:  # type: ignore[override]
+        return self.data.made_by_store
+
+    @property
     def forms(self) -> Mapping[str, Mapping[str, Sequence[str]]]:  # type: ignore[override]
         return self.data.forms
 
@@ -30,7 +34,8 @@ class Part(Corpus):
 
     @property
     def digest(self) -> str:
-        return f"{self.data.digest}-{self.part}-{self.of}"
+        own = f"{self.part}-{self.of}"
+        return own if self.made_by_store else f"{self.data.digest}-{own}"  # the recipe of a treebank says what it holds
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:

@@ -6,7 +6,6 @@ one in twenty of them begins and ends like a story of the released validation fi
 out of train.
 """
 
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped, content_digest
 from diffcontrol.data.meaning import tokens
 from diffcontrol.text import Vocabulary
 
@@ -52,14 +51,7 @@ class RocStories(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        sha = hashlib.sha256()
-        if self.folder:
-            for name, path in sorted(self.paths.items()):
-                sha.update(f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
-        else:
-            for split in SPLITS:
-                sha.update(json.dumps([example.words for example in self.splits[split]]).encode())
-        return sha.hexdigest()[:16]
+        return content_digest(example for split in SPLITS for example in self.splits[split])
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -22,6 +22,7 @@ class Treebank(Corpus, Stage):
     Words, ids, vocabulary, forms and length are those of `data`.
     """
 
+    made_by_store = True
     deferred_arguments = ("parser",)
     parts = SPLITS
 
