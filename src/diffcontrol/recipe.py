@@ -2,7 +2,8 @@
 
 The recipe of a model is a node with `_target_` (the class of a Trainable) and `optim`; that of annotated data describes
 a Stage. The address of a recipe is a hash of its canonical form: the resolved node, in which every data set stands with
-a digest of its content in place of the folder it lies in. Folders, devices and loggers do not enter an address.
+a digest of its content in place of the folder it lies in. Folders, devices, loggers and how often a training is saved
+do not enter an address.
 """
 
 import hashlib
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.utils import get_object
+
+#: settings of `optim` that leave no trace in the weights: batches are functions of the step, wherever a run resumes
+TRACELESS = ("checkpoint",)
 
 
 class Shared(ABC):  # noqa: B024  its subclasses have the methods
@@ -79,6 +83,8 @@ def canonical(node: Any, build: Callable[[Any], Any]) -> Any:
         made = build(node)
         plain = {key: canonical(value, build) for key, value in node.items() if key not in made.location_arguments}
         return plain | {"digest": made.digest}
+    if is_recipe(node):
+        node = {**node, "optim": {key: value for key, value in node["optim"].items() if key not in TRACELESS}}
     return {key: canonical(value, build) for key, value in node.items()}
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -132,6 +132,21 @@ class Trainable(pl.LightningModule):
     def _steps(self, pools: Sequence[Tensor], rank: int, world: int, **kwargs: Any) -> Steps:
         o = self.options
         return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
+
+    def train_alone(self) -> Self:
+        """Sets it to training and its parents to evaluation: a model that is only read drops nothing out."""
+        self.train()
+        for parent in (child for child in self.children() if isinstance(child, Trainable)):
+            parent.eval()
+        return self
+
+    def compilable(self) -> list[nn.Module]:
+        """Its networks whose forward pass `torch.compile` may replace: the children that have modules within them.
+
+        The module itself is left alone, since it counts token evaluations in a plain number, and compiled code would
+        be compiled anew whenever that number changed.
+        """
+        return [child for child in self.children() if not isinstance(child, Trainable) and any(child.children())]
 
     def train_dataloader(self) -> DataLoader:
         """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""

@@ -5,6 +5,7 @@ a draft, from which a killed run resumes.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,12 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
 
-from diffcontrol import fitting
-from diffcontrol.drafts import Stopwatch, make_once
+from diffcontrol import checkpoints, fitting
+from diffcontrol.drafts import Stopwatch, make_once, write_json
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
 from diffcontrol.store import weights
-from diffcontrol.store.provenance import commit, provenance
+from diffcontrol.store.provenance import CONFIG, PROVENANCE, checksums, commit, provenance, verify
 from diffcontrol.training import Trainable, seed_of
 
 __all__ = ["Store", "commit"]
@@ -36,11 +36,12 @@ class Store:
                  logger: Callable[[str], Any] | None = None):  # fmt: skip
         self.root = Path(root).absolute()
         self.roots = [Path(pretrained).absolute(), self.root] if pretrained else [self.root]
+        if not self.roots[0].is_dir() and pretrained:
+            raise ValueError(f"paths.pretrained={pretrained}: there is no such folder")
         self.trainer, self.logger = dict(trainer or {}), logger
         self.built: dict[str, Any] = {}  # what this process has made, by address or by the text of its node
         self.trained: list[str] = []  # addresses that this process made
-        on_cuda = torch.cuda.is_available() and self.trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda")
-        self.device = torch.device("cuda" if on_cuda else "cpu")
+        self.device = fitting.device_of(self.trainer)
 
     # What a node describes
 
@@ -109,42 +110,52 @@ class Store:
             self.built[name] = module.eval().requires_grad_(False).to(self.device)
         return self.built[name]
 
-    def _train(self, recipe: Mapping[str, Any], name: str, module: Trainable, draft: Path) -> None:
-        fitting.fit(module, draft, name, self.trainer, self.logger)
-        own = weights.own_weights(module, recipe)
-        if not all(weight.isfinite().all() for weight in own.values()):
-            steps, lr = module.options.steps, module.options.lr
-            raise FloatingPointError(f"{name}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
-        save_file(own, draft / weights.FILE)
-        (draft / fitting.CHECKPOINT).unlink(missing_ok=True)
+    def _train(self, recipe: Mapping[str, Any], name: str, module: Trainable, draft: Path) -> dict[str, Any]:
+        conditions = fitting.fit(module, draft, name, self.trainer, self.logger)
+        weights.save(module, draft, recipe)
+        for file in (*draft.glob(f"{checkpoints.FILE}*"), draft / fitting.CONDITIONS):
+            file.unlink(missing_ok=True)
+        return conditions
 
     def _part(self, node: Mapping[str, Any], stage: Stage, part: str) -> Path:
         """The finished folder of a stage's part."""
         own = {key: value for key, value in node.items() if key == part or key not in stage.parts} | {"_part_": part}
         name = self.address(own)
 
-        def make(draft: Path) -> None:
+        def make(draft: Path) -> dict[str, Any]:
             stopwatch = Stopwatch(draft)
             try:
                 stage.make(part, draft)
             finally:
                 stopwatch.write()
+            return {"device": str(self.device)}
 
-        return self._found(name) or self._made(own, name, make)
+        folder = self._found(name) or self._made(own, name, make)
+        verify(folder)
+        return folder
 
     def _found(self, name: str) -> Path | None:
-        return next((root / name for root in self.roots if (root / name).is_dir()), None)
+        """The finished folder of this name.
 
-    def _made(self, recipe: Mapping[str, Any], name: str, make: Callable[[Path], None],
-              other_ranks: Callable[[Path], None] | None = None) -> Path:  # fmt: skip
+        Raises:
+            ValueError: in its place there is something else.
+        """
+        for folder in (root / name for root in self.roots):
+            if folder.is_dir():
+                return folder
+            if os.path.lexists(folder):
+                raise ValueError(f"{folder} is a file or a link to nothing, and a folder belongs there; remove it")
+        return None
+
+    def _made(self, recipe: Mapping[str, Any], name: str, make: Callable[[Path], dict[str, Any]],
+              other_ranks: Callable[[Path], Any] | None = None) -> Path:  # fmt: skip
         def documented(draft: Path) -> None:
-            (draft / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
-            make(draft)
-            seconds = float((draft / "seconds").read_text())
+            (draft / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
+            conditions = make(draft)
+            seconds = round(Stopwatch(draft).before, 1)
+            (draft / "seconds").unlink(missing_ok=True)
             parents = {key: self.address(value) for key, value in recipe.items() if is_recipe(value)}
-            written = provenance(seconds, str(self.device), parents)
-            (draft / "provenance.json").write_text(json.dumps(written, indent=1))
-            (draft / "seconds").unlink()
+            write_json(draft / PROVENANCE, provenance(seconds, conditions, parents, checksums(draft)))
 
         folder, made_here = make_once(self.root, name, documented, other_ranks)
         if made_here:
