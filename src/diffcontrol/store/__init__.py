@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from diffcontrol import checkpoints, fitting
 from diffcontrol.drafts import Stopwatch, make_once, write_json
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
-from diffcontrol.store import weights
+from diffcontrol.store import hub, weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, checksums, commit, provenance, verify
 from diffcontrol.training import Trainable, seed_of
 
@@ -28,16 +28,14 @@ __all__ = ["Store", "commit"]
 class Store:
     """Trains what is missing, loads what is there.
 
-    root: folder of models; pretrained: a second, read-only one, searched first; trainer: node of a Lightning Trainer,
-    as `fitting.fit` takes it; logger: name of a training → Lightning logger (or None).
+    root: folder of models; pretrained: a second, read-only one (or hf://owner/name), searched first; trainer: options
+    of a Lightning Trainer, as `fitting.fit` takes them; logger: name of a training → Lightning logger (or None).
     """
 
     def __init__(self, root: str | Path, pretrained: str | Path | None = None, trainer: Mapping[str, Any] | None = None,
                  logger: Callable[[str], Any] | None = None):  # fmt: skip
         self.root = Path(root).absolute()
-        self.roots = [Path(pretrained).absolute(), self.root] if pretrained else [self.root]
-        if not self.roots[0].is_dir() and pretrained:
-            raise ValueError(f"paths.pretrained={pretrained}: there is no such folder")
+        self.roots = [_pretrained(pretrained), self.root] if pretrained else [self.root]
         self.trainer, self.logger = dict(trainer or {}), logger
         self.built: dict[str, Any] = {}  # what this process has made, by address or by the text of its node
         self.trained: list[str] = []  # addresses that this process made
@@ -161,3 +159,15 @@ class Store:
         if made_here:
             self.trained.append(name)
         return folder
+
+
+def _pretrained(place: str | Path) -> Path:
+    """The folder of models that were trained elsewhere; `hf://owner/name` is downloaded.
+
+    Raises:
+        ValueError: there is no such folder, and a mistyped one would have everything trained again.
+    """
+    folder = hub.download(str(place)) if hub.on_hub(place) else Path(place).absolute()
+    if not folder.is_dir():
+        raise ValueError(f"paths.pretrained={place}: there is no such folder; paths.pretrained=null does without")
+    return folder
