@@ -1,6 +1,7 @@
 """Judges: what tasks are given, and what is said of the judges themselves."""
 
 import numpy as np
+import pytest
 
 from diffcontrol.evaluation import evaluate, quality
 from diffcontrol.report.layout import notes
@@ -56,6 +57,48 @@ def test_several_tasks_are_also_scored_at_once():
     assert found.success["all"]["strict"].tolist() == found.success["all"]["released"].tolist() == [[1, 0], [0, 1]]
     alone = evaluate([[["red"]]], [Request({"colour": "red"})], {"colour": FakeTask()}, {"teacher": Teacher()})
     assert "all" not in alone.success
+
+
+class Barks:
+    """A grammar that has dogs alone."""
+
+    def accepts(self, texts):
+        return [float("dog" in text) for text in texts]
+
+
+def test_grammar_is_a_measure_beside_perplexity_and_a_text_counts_that_is_met_and_grammatical():
+    requests = [Request({"colour": "red", "animal": "dog"}), Request({"colour": "blue", "animal": "cat"})]
+    tasks = {"colour": FakeTask(), "animal": FakeTask(["cat", "dog"])}
+    texts = [[["red", "dog"], ["green", "dog"]], [["blue", "cat"], ["dog"]]]
+    found = evaluate(texts, requests, tasks, {"teacher": Teacher(), "grammar": Barks()})
+    row, lines = found.row(), list(found.samples("some", requests))
+    assert row["fluency"]["grammatical"] == {"mean": 0.75, "ci95": [0.5, 1.0], "n": 2}  # means of targets: 1 and 1/2
+    assert found.success["colour"]["met_and_grammatical"].tolist() == [[1, 0], [0, 0]]
+    assert found.success["animal"]["met_and_grammatical"].tolist() == [[1, 1], [0, 0]]
+    assert found.success["all"]["met_and_grammatical"].tolist() == [[1, 0], [0, 0]]
+    assert row["success"]["animal"]["met_and_grammatical"]["mean"] == 0.5
+    assert [line["grammatical"] for line in lines] == [1, 1, 0, 1]
+    assert lines[1]["scores"]["all"] == {"strict": 0, "released": 0, "met_and_grammatical": 0}
+
+
+class Halfway(FakeTask):
+    def success(self, texts, targets, judges={}):  # noqa: B006  (the interface)
+        return {"strict": [0.5] * len(texts), "released": [1.0] * len(texts)}
+
+
+def test_what_is_met_in_part_is_not_met():
+    judges = {"teacher": Teacher(), "grammar": Barks()}
+    found = evaluate([[["dog"]]], [Request({"fake": "red"})], {"fake": Halfway()}, judges)
+    assert found.success["fake"]["met_and_grammatical"].tolist() == [[0]]
+
+
+@pytest.mark.parametrize("judges", [{}, {"grammar": None}])
+def test_data_without_a_grammar_have_no_such_scores(judges):
+    requests = [Request({"fake": "red"})]
+    found = evaluate([[["red", "dog"]]], requests, {"fake": FakeTask()}, {"teacher": Teacher(), **judges})
+    assert set(found.row()["fluency"]) == {"perplexity", "nll", "nll_micro", "perplexity_micro"}
+    assert set(found.success["fake"]) == {"strict", "released"}
+    assert "grammatical" not in next(found.samples("some", requests))
 
 
 class Compares(FakeTask):

@@ -63,6 +63,16 @@ def made_up(tasks=("semantic_content",), shift: float = 0.0, **more) -> dict:
     }
 
 
+def judged(results: dict) -> dict:
+    """The same results with a grammar's judgement of the guided methods."""
+    for name in ("fudge", "guided_diffusion"):
+        method = results["methods"][name]
+        method["fluency"]["grammatical"] = measure(0.876)
+        for scores in method["success"].values():
+            scores["met_and_grammatical"] = measure(0.812)
+    return results
+
+
 def shown(table) -> str:
     console = Console(width=300)
     with console.capture() as capture:
@@ -124,6 +134,31 @@ def test_missing_numbers_become_dashes_and_composed_tasks_their_own_columns():
     gold = next(line for line in text.splitlines() if line.split()[:1] == ["gold"])
     assert gold.count("–") == 2
     assert "gold" not in {point.name for point in points(results)}
+
+
+def test_grammar_has_columns_where_it_was_judged(tmp_path):
+    text = shown(report.table(judged(made_up())))
+    head = next(line for line in text.splitlines() if "perplexity" in line)
+    assert head.index("met and grammatical %") < head.index("perplexity") < head.rindex("grammatical %")
+    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1]}
+    assert "87.6" in rows["fudge"] and "81.2" in rows["fudge"]
+    assert rows["gold"].count("–") == 2  # judged by none
+    assert "grammatical" not in shown(report.table(made_up()))
+
+
+def test_grammar_stands_in_the_tables_of_many_runs_where_some_run_has_it(tmp_path):
+    for task in ("length", "syntax_tree"):
+        lay(tmp_path / task, judged(made_up((task,))) if task == "length" else made_up((task,)))
+    rows, notes = gather.gather(gather.load(tmp_path)[0])
+    lines = gather.markdown(rows, notes).splitlines()
+    assert "| met and grammatical % | perplexity | grammatical % | length |" in lines[0]
+    fudge = [line for line in lines if "| fudge |" in line]
+    assert "| 81.2 [79.2, 83.2] |" in fudge[0] and "| 87.6 [85.6, 89.6] |" in fudge[0] and fudge[1].count("| – |") == 2
+    across = matrix.markdown(rows)
+    assert "| fudge | 93.1 at 14.31, g 87.6 | 93.1 at 14.31 |" in across
+    assert "g: share of texts that the data's grammar can write" in across
+    plain = [row for row in rows if row.task == "syntax_tree"]
+    assert "grammatical" not in gather.markdown(plain, notes)
 
 
 def test_paired_differences_stand_beneath():

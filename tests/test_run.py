@@ -92,13 +92,16 @@ def test_results_say_what_was_asked_and_measured(first):
         for score in row["success"]["semantic_content"].values():
             assert is_measure(score, 4) and 0 <= score["ci95"][0] <= score["ci95"][1] <= 1
         assert is_measure(row["fluency"]["perplexity"], 4) and is_measure(row["fluency"]["nll"], 4)
+        assert is_measure(row["fluency"]["grammatical"], 4)
         assert row["fluency"]["perplexity"]["mean"] > 1 and row["fluency"]["nll"]["mean"] > 0
         for key in ("distinct_1", "distinct_2", "self_bleu", "length"):
             assert is_measure(row["diversity"][key], 4)
         written = name != "gold"
         assert (row["seconds_per_sample"] > 0) == (row["token_evaluations_per_sample"] > 0) == written
         assert bool(row["models"]) == written
-    assert found["methods"]["gold"]["success"]["semantic_content"]["strict"]["mean"] == 1
+    gold = found["methods"]["gold"]
+    assert gold["fluency"]["grammatical"]["mean"] == gold["success"]["semantic_content"]["strict"]["mean"] == 1
+    assert gold["success"]["semantic_content"]["met_and_grammatical"]["mean"] == 1
 
 
 def test_samples_are_one_line_each_and_their_scores_the_results(first):

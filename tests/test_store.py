@@ -124,7 +124,7 @@ def test_an_edited_task_is_another_address(tmp_path, monkeypatch):
     before = store(tmp_path).address(taught())
     assert store(tmp_path).address(taught()) == before
     edits = {
-        "annotate": lambda self, example: list(self.words),
+        "annotate": lambda self, example: list(self.asked),
         "targets": lambda self, annotation: annotation[:1],
         "serialize": lambda self, target: ["word", target],
         "classes": lambda self: ["red", "cat"],

@@ -1,4 +1,4 @@
-"""Scores of written texts: control success by the tasks' scorers, fluency by the teacher, diversity."""
+"""Scores of written texts: control success by the tasks' scorers, fluency by the teacher and the grammar, diversity."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,10 @@ import numpy as np
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
 from diffcontrol.task import ControlTask, Request
+from diffcontrol.text import SPECIALS
 
 ALL = "all"  # stands beside several tasks where each of them has its scores: their success at once
+BOTH = "met_and_grammatical"  # the score of texts that meet the target in full and that the data's grammar can write
 Texts = Sequence[Sequence[Sequence[str]]]  # [requests][samples], each a list of words
 
 
@@ -28,6 +30,7 @@ class Evaluation:
     success: dict[str, dict[str, np.ndarray]]  # task → score's name → array
     nats: np.ndarray
     tokens: np.ndarray
+    grammatical: np.ndarray | None = None  # 1 or 0; None where the data have no grammar
     extra: dict[str, Any] = field(default_factory=dict)  # seconds_per_sample, …
 
     @property
@@ -48,6 +51,7 @@ class Evaluation:
                 "nll": interval.measure(self.nll.mean(1)),
                 "nll_micro": micro,
                 "perplexity_micro": float(np.exp(micro)),
+                **({} if self.grammatical is None else {"grammatical": interval.measure(self.grammatical.mean(1))}),
             },
             "diversity": diversity.measure(self.texts),
             **self.extra,
@@ -58,14 +62,16 @@ class Evaluation:
         for r, request in enumerate(requests):
             for s, words in enumerate(self.texts[r]):
                 scores = {t: {n: float(v[r, s]) for n, v in named.items()} for t, named in self.success.items()}
+                grammatical = {} if self.grammatical is None else {"grammatical": float(self.grammatical[r, s])}
                 yield {"method": method, "row": r, "tasks": dict(request.targets), "sample": s, "words": list(words),
-                       "scores": scores, "nll": float(self.nll[r, s])}  # fmt: skip
+                       "scores": scores, "nll": float(self.nll[r, s]), **grammatical}  # fmt: skip
 
 
 def evaluate(
     texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
 ) -> Evaluation:
-    """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and the tasks take what they need."""
+    """Scores texts [requests][samples]; of the judges, `teacher` measures fluency, `grammar` (where the data have one)
+    tells which texts are grammatical, and the tasks take what they need."""
     teacher: Teacher = judges["teacher"]
     flat = [words for group in texts for words in group]
     shape = (len(texts), len(texts[0]))
@@ -74,17 +80,28 @@ def evaluate(
     for name, task in tasks.items():
         targets = [request.targets[name] for request in requests for _ in range(shape[1])]
         scored = dict(task.success(flat, targets, judges))
+        scored["strict"] = [score * _clean(words) for words, score in zip(flat, scored["strict"], strict=True)]
         if all(sources):
             scored |= task.compared(flat, targets, [source for source in sources if source])
         success[name] = {key: np.asarray(values, float).reshape(shape) for key, values in scored.items()}
     if len(tasks) > 1:
         success[ALL] = {key: _at_once([scores[key] for scores in success.values()]) for key in ("strict", "released")}
+    grammatical = None
+    if grammar := judges.get("grammar"):
+        grammatical = np.asarray(grammar.accepts(flat), float).reshape(shape)
+        for scores in success.values():
+            scores[BOTH] = _at_once([scores["strict"], grammatical])
     nats, tokens = teacher.nll(flat)
-    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape))
+    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+
+
+def _clean(words: Sequence[str]) -> bool:
+    """Whether a text is made of words: one in which START, END, UNK or PAD stands meets no target strictly."""
+    return not set(words) & set(SPECIALS)
 
 
 def _at_once(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """1 where every task is met in full."""
+    """1 where every score is met in full."""
     return np.logical_and.reduce([values > 1 - 1e-9 for values in scores]).astype(float)
 
 

@@ -79,7 +79,8 @@ def prepare(cfg: DictConfig, nodes: Any) -> tuple[Store, dict, Corpus, list[Requ
     wanted = cfg.targets
     requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
     _serving(nodes, tasks, corpus)  # what cannot be is said before anything is trained
-    judges = store.build(nodes["judge"])  # before the methods: a parser that is missing is said before they are trained
+    # before the methods: a parser that is missing is said before they are trained
+    judges = {"grammar": corpus.grammar(), **store.build(nodes["judge"])}
     return store, tasks, corpus, requests, judges
 
 

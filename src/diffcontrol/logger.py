@@ -43,7 +43,7 @@ def flatten(methods: Mapping) -> dict[str, float]:
 
 
 def sample_table(samples: Iterable[Mapping]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows: method, row, sample, text, target and scores of each task, nll."""
+    """Columns and rows: method, row, sample, text, target and scores of each task, nll, grammatical where judged."""
     flat = [_flat_sample(sample) for sample in samples]
     columns = list(dict.fromkeys(name for row in flat for name in row))
     return columns, [[row.get(name) for name in columns] for row in flat]
@@ -54,4 +54,4 @@ def _flat_sample(sample: Mapping) -> dict[str, Any]:
     row["text"] = " ".join(sample.get("words", ()))
     row |= {f"target/{task}": str(target) for task, target in sample.get("tasks", {}).items()}
     row |= {f"score/{name}": number for name, number in flatten(sample.get("scores", {})).items()}
-    return row | {"nll": sample.get("nll")}
+    return row | {name: sample[name] for name in ("nll", "grammatical") if name in sample}

@@ -6,13 +6,16 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
+
+if TYPE_CHECKING:
+    from diffcontrol.judges.grammar import GrammarJudge
 
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
@@ -94,6 +97,10 @@ class Corpus(Content):
         return Lazy(
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
+
+    def grammar(self) -> "GrammarJudge | None":
+        """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""
+        return None
 
     def __deepcopy__(self, memo: dict) -> "Corpus":
         return self  # weight averaging copies models; the data they read need not be

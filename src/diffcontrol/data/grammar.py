@@ -30,9 +30,10 @@ UNIVERSAL_OF_WORD = {
 }
 
 _SYMBOL = re.compile(r"<([^<>]+)>")
-_LEAF = re.compile(r"\(([^\s()=]+)=?(\w*) ([^\s()]+)\)")
+LEAF = re.compile(r"\(([^\s()=]+)=?(\w*) ([^\s()]+)\)")  # tag, universal tag of its own, word
 _OVERRIDE = re.compile(r"=\w+")
-_A = re.compile(r"\(DT a\)(?=(?: \(\S+)* (?!one\b|uni|use)[aeioAEIOu])")
+AN = re.compile(r"(?!one\b|uni|use)[aeioAEIOu]")  # begins a word before which "a" becomes "an"
+_A = re.compile(rf"\(DT a\)(?=(?: \(\S+)* {AN.pattern})")
 
 
 class DeadEndError(Exception):
@@ -51,7 +52,7 @@ class Sentence(NamedTuple):
 def read(brackets: str) -> Sentence:
     """Words, tags and tree of an expanded constituent; chooses between a and an, which depends on the next word."""
     tree = _A.sub("(DT an)", " ".join(brackets.split()))  # empty options leave double blanks
-    leaves = _LEAF.findall(tree)
+    leaves = LEAF.findall(tree)
     return Sentence(
         words=tuple(word for _, _, word in leaves),
         tags=tuple(tag for tag, _, _ in leaves),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy
+from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.text import Vocabulary
 
 
@@ -31,6 +32,9 @@ class Part(Corpus):
     @cached_property
     def vocabulary(self) -> Vocabulary:
         return self.data.vocabulary
+
+    def grammar(self) -> GrammarJudge | None:
+        return self.data.grammar()
 
     @property
     def digest(self) -> str:

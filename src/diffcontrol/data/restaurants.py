@@ -13,6 +13,7 @@ from itertools import accumulate
 from diffcontrol.data import lexicon
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
 from diffcontrol.data.grammar import DeadEndError, Derivation, Grammar, parse_rules, read
+from diffcontrol.judges.grammar import GrammarJudge
 
 #: how to read them: `grammar.parse_rules`; three weights are those under lexicon.TONES
 RULES = """
@@ -203,6 +204,9 @@ class Restaurants(Corpus):
             raise ValueError(f"restaurants: size, dev and test count texts, got {size}, {dev}, {test}")
         self.sizes = {"train": size, "dev": dev, "test": test}
         self.seed, self.length = seed, length
+
+    def grammar(self) -> GrammarJudge:
+        return GrammarJudge(GRAMMAR)
 
     def read(self, split: str) -> list[Example]:
         if split not in SPLITS:

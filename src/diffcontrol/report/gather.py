@@ -14,16 +14,18 @@ from rich.table import Table
 from diffcontrol.report import published
 from diffcontrol.report.layout import MISSING, SHOWN, Cell, asked, cell, grid, look_up, markdown_table, number, order
 
-HEADERS = ("seeds", "strict %", "released %", "perplexity", "length", *SHOWN.values(), "seconds a sample")
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
-_SHOWN = (
-    ("strict", 1, 100.0),
-    ("released", 1, 100.0),
-    ("perplexity", 2, 1.0),
-    ("length", 1, 1.0),
-    *((key, 2, 1.0) for key in SHOWN),
-    ("seconds_per_sample", 3, 1.0),
+_SHOWN: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, scale
+    ("strict %", "strict", 1, 100.0),
+    ("released %", "released", 1, 100.0),
+    ("met and grammatical %", "met_and_grammatical", 1, 100.0),
+    ("perplexity", "perplexity", 2, 1.0),
+    ("grammatical %", "grammatical", 1, 100.0),
+    ("length", "length", 1, 1.0),
+    *((header, key, 2, 1.0) for key, header in SHOWN.items()),
+    ("seconds a sample", "seconds_per_sample", 3, 1.0),
 )
+_WHERE_MEASURED = ("met_and_grammatical", "grammatical")  # shown where some row has them
 
 
 @dataclass
@@ -163,20 +165,21 @@ def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[str], list[tuple[list
     varied = _varied(rows)
     several = len({row.targets for row in rows}) > 1
     papers = any(row.paper for row in rows)
+    shown = [c for c in _SHOWN if c[1] not in _WHERE_MEASURED or any(c[1] in row.measures for row in rows)]
     body = []
     for row in rows:
         beside = [task for task in row.tasks if task != row.task]
         names = [row.data, row.task + (f" (with {', '.join(beside)})" if beside else ""), row.method]
         if varied:
-            shown = [f"{k.partition('.')[2] or k}={v}" for k, v in row.setting.items() if k in varied]
-            names.append(", ".join(shown) or MISSING)
-        cells = [Cell(str(len(row.seeds))), *(_over_seeds(row, *column) for column in _SHOWN)]
+            settings = [f"{k.partition('.')[2] or k}={v}" for k, v in row.setting.items() if k in varied]
+            names.append(", ".join(settings) or MISSING)
+        cells = [Cell(str(len(row.seeds))), *(_over_seeds(row, c[1], c[2], c[3]) for c in shown)]
         if papers:
             paper = row.paper
             cells += [Cell(f"{paper.control[row.task]:.1f}"), Cell(f"{paper.lm:.2f}")] if paper else [Cell(), Cell()]
         body.append(([*names, row.targets] if several else names, cells))
     labels = ["data", "task", "method", *(["setting"] if varied else []), *(["targets"] if several else [])]
-    return labels, [*HEADERS, *(PAPER if papers else ())], body
+    return labels, ["seeds", *(header for header, *_ in shown), *(PAPER if papers else ())], body
 
 
 def _varied(rows: Sequence[Row]) -> set[str]:

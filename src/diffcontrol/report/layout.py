@@ -13,6 +13,7 @@ REFERENCES = ("gold", "unguided")  # ceiling and floor, not competitors
 MISSING = "–"
 SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU"}
 SCORES = ("strict", "released")
+NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
 
 
 class Cell(NamedTuple):
@@ -68,11 +69,14 @@ def columns(results: Mapping) -> list[Column]:
     for task in asked(results):
         names = {s: None for m in results["methods"].values() for s in m.get("success", {}).get(task, {})}
         for score in (*SCORES, *(s for s in names if s not in SCORES)):
-            shown = score if len(results["tasks"]) == 1 else f"{task} {score}"  # one task stands in the title
+            said = NAMES.get(score, score)
+            shown = said if len(results["tasks"]) == 1 else f"{task} {said}"  # one task stands in the title
             found.append(Column(f"{shown} %", ("success", task, score), 1, 100.0))
+    judged = any("grammatical" in method.get("fluency", {}) for method in results["methods"].values())
     return [
         *found,
         Column("perplexity", ("fluency", "perplexity")),
+        *([Column("grammatical %", ("fluency", "grammatical"), 1, 100.0)] if judged else []),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
         Column("seconds a sample", ("seconds_per_sample",), 3),

@@ -8,6 +8,7 @@ from diffcontrol.report.gather import Row, mean
 from diffcontrol.report.layout import Cell, grid, markdown_table, number
 
 CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over seeds."
+GRAMMATICAL = "g: share of texts that the data's grammar can write, in %."
 
 
 def cells(rows: Sequence[Row]) -> Mapping[str, Mapping[str, Cell]]:
@@ -23,10 +24,15 @@ def cells(rows: Sequence[Row]) -> Mapping[str, Mapping[str, Cell]]:
         asked = "+".join(row.tasks) + (f" ({row.data})" if several else "")
         if asked in found.setdefault(row.method, {}):
             return {}
-        strict, perplexity = (mean(row, name) for name in ("strict", "perplexity"))
+        strict, perplexity, grammatical = (mean(row, name) for name in ("strict", "perplexity", "grammatical"))
         if strict is not None and perplexity is not None:
-            found[row.method][asked] = Cell(number(100 * strict, 1), f"at {number(perplexity, 2)}")
+            judged = "" if grammatical is None else f", g {number(100 * grammatical, 1)}"
+            found[row.method][asked] = Cell(number(100 * strict, 1), f"at {number(perplexity, 2)}{judged}")
     return found
+
+
+def _caption(rows: Sequence[Row]) -> str:
+    return f"{CAPTION} {GRAMMATICAL}" if any("grammatical" in row.measures for row in rows) else CAPTION
 
 
 def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list[Cell]]]]:
@@ -39,11 +45,11 @@ def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list
 def table(rows: Sequence[Row]) -> Table | None:
     """For the terminal; None where there is nothing to set side by side."""
     asked, body = _lay_out(rows)
-    return grid("strict success at perplexity", ["method"], asked, [body], [CAPTION]) if len(asked) > 1 else None
+    return grid("strict success at perplexity", ["method"], asked, [body], [_caption(rows)]) if len(asked) > 1 else None
 
 
 def markdown(rows: Sequence[Row]) -> str:
     asked, body = _lay_out(rows)
     if len(asked) < 2:
         return ""
-    return markdown_table(["method"], asked, [[*names, *map(str, own)] for names, own in body], [CAPTION]) + "\n"
+    return markdown_table(["method"], asked, [[*names, *map(str, own)] for names, own in body], [_caption(rows)]) + "\n"

@@ -4,11 +4,12 @@ B batch · L positions · D embedding width
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.layout import Layout
 from diffcontrol.steering.base import Steering
 from diffcontrol.task import ControlTask, Target
@@ -28,7 +29,17 @@ class Anchor(Steering):
         return 1 + max(end for end in ends if end is not None) if ends and None not in ends else None
 
 
-def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:
+class Writer(Protocol):
+    """What of a language model is needed to place words."""
+
+    corpus: Corpus
+    length: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def known(layouts: Sequence[Layout], lm: Writer, pad: bool = True) -> tuple[Tensor, Tensor]:
     """Ids [B L] and where they are known [B L]; words that the vocabulary lacks are UNK."""
     vocabulary = lm.corpus.vocabulary
     ids = torch.zeros(len(layouts), lm.length, dtype=torch.long)

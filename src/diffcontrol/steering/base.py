@@ -7,10 +7,12 @@ B batch · L positions · D embedding width
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import and_
 
 from torch import Tensor
 
+from diffcontrol.automaton import Automaton, Stacked
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.layout import Layout
 from diffcontrol.task import Target
@@ -38,6 +40,11 @@ class Control(ABC):
     def log_prob(self, look: Look) -> Tensor:
         """[B], differentiable in x_t and in the prediction."""
 
+    @property
+    def automata(self) -> Sequence[Automaton] | None:
+        """The automaton of the texts that obey, one for each row; None where there is none to condition on exactly."""
+        return None
+
 
 class Weighted(Control):
     """Σ_k strength_k · log p(c_k | x_t); of nothing it is 0."""
@@ -50,6 +57,17 @@ class Weighted(Control):
         for strength, control in self.parts:
             total = total + strength * control.log_prob(look)
         return total
+
+    @cached_property
+    def learned(self) -> "Weighted":
+        """The parts without an automaton."""
+        return Weighted([(strength, part) for strength, part in self.parts if part.automata is None])
+
+    @cached_property
+    def exact(self) -> Stacked | None:
+        """The product of the automata of the other parts, one for each row; None where there are none."""
+        known = [part.automata for _, part in self.parts if part.automata is not None]
+        return Stacked.of([reduce(and_, row) for row in zip(*known, strict=True)]) if known else None
 
 
 class Steering(ABC):  # noqa: B024  each part may be left out
@@ -66,3 +84,7 @@ class Steering(ABC):  # noqa: B024  each part may be left out
     def positions(self, target: Target) -> int | None:
         """How many positions a text that meets the target takes, START and END included; None where it is open."""
         return None
+
+    def least(self, target: Target) -> int:
+        """How many positions the control of a target reads at least, START and END included."""
+        return self.positions(target) or 0

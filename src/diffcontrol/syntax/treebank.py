@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
+from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
 from diffcontrol.syntax.parser import Parse, Parser, bar
 from diffcontrol.syntax.tags import universal
@@ -41,6 +42,9 @@ class Treebank(Corpus, Stage):
     @cached_property
     def vocabulary(self) -> Vocabulary:
         return self.data.vocabulary
+
+    def grammar(self) -> GrammarJudge | None:
+        return self.data.grammar()
 
     @property
     def digest(self) -> str:
