@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import move_data_to_device
 
+from diffcontrol.refused import Refused
 from diffcontrol.training import Trainable
 
 log = logging.getLogger(__name__)
@@ -98,15 +99,15 @@ def compiling(wanted: Any, steps: int, device: torch.device) -> tuple[bool, str]
     """Whether to compile the networks of a training with so many steps, and why.
 
     Raises:
-        ValueError: `trainer.compile` is none of auto, true and false, or there is no compiler.
+        Refused: `trainer.compile` is none of auto, true and false, or there is no compiler.
     """
     if wanted not in ("auto", True, False):
-        raise ValueError(f"trainer.compile={wanted}: write auto, true or false")
+        raise Refused(f"trainer.compile={wanted}: write auto, true or false")
     if wanted is False or (wanted == "auto" and steps <= LONG):
         return False, "as asked for" if wanted is False else f"it pays over more than {LONG} steps"
     if not has_compiler(device):
         if wanted is True:
-            raise ValueError(f"trainer.compile=true needs {COMPILER[device.type]}, and there is none; leave it out")
+            raise Refused(f"trainer.compile=true needs {COMPILER[device.type]}, and there is none; leave it out")
         return False, f"{COMPILER[device.type]} is missing"
     return True, "as asked for" if wanted is True else f"the training has more than {LONG} steps"
 

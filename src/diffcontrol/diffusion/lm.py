@@ -86,6 +86,9 @@ class DiffusionLM(Trainable):
     def steps(self, rank: int = 0, world: int = 1) -> Steps:
         return windowed(self, rank, world)
 
+    def hidden(self) -> list[Tensor]:
+        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
+
     def collate(self, indices: list[int]) -> Tensor:
         return cropped(self.corpus.ids["train"][indices], self.window)
 

@@ -2,13 +2,16 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from hydra.utils import get_object
 from torch import nn
 
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.layout import Layout, drawn, joint
 from diffcontrol.method import Method
 from diffcontrol.steering.base import Steering, Weighted
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 
 
 class Steered(Method):
@@ -20,6 +23,11 @@ class Steered(Method):
         super().__init__(chunk, seed)
         self.steering = dict(steering)
         self.strength = {task: scale * strength.get(task, strength.get("default", 0.0)) for task in steering}
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        for name, own in node["steering"].items():
+            get_object(own["_target_"]).check(tasks[name], corpus)
 
     def positions(self, request: Request) -> int:
         needed = [steering.positions(request.targets[task]) for task, steering in self.steering.items()]

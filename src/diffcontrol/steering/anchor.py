@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.layout import Layout
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Steering
 from diffcontrol.task import ControlTask, Target
 
@@ -20,6 +21,10 @@ class Anchor(Steering):
 
     def __init__(self, task: ControlTask):
         self.task = task
+
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        needs_layouts("anchor", task)
 
     def layouts(self, target: Target) -> Sequence[Layout]:
         return self.task.layouts(target)
@@ -37,6 +42,17 @@ class Writer(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+
+def needs_layouts(control: str, task: ControlTask) -> None:
+    """Checks that the task says which words stand where.
+
+    Raises:
+        Refused: it does not.
+    """
+    if type(task).layouts is ControlTask.layouts:
+        raise Refused(f"control={control} is not applicable to {type(task).__name__}, whose targets fix no word at a "
+                      "known place; control=own chooses one that is")  # fmt: skip
 
 
 def known(layouts: Sequence[Layout], lm: Writer, pad: bool = True) -> tuple[Tensor, Tensor]:

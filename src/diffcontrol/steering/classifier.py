@@ -96,6 +96,11 @@ class ControlClassifier(Trainable, Steering):
         self.head = task.head(width)
         self.token_evaluations = 0  # by a network of its own
 
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        if type(task).head is ControlTask.head:
+            task.head(0)  # it says why there is none
+
     @cached_property
     def annotations(self) -> list[Any]:
         return [self.task.annotate(example) for example in self.corpus.splits["train"]]

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from diffcontrol import checkpoints, fitting
 from diffcontrol.drafts import Stopwatch, make_once, write_json
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
+from diffcontrol.refused import Refused
 from diffcontrol.store import hub, weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, checksums, commit, provenance, verify
 from diffcontrol.training import Trainable, seed_of
@@ -136,13 +137,13 @@ class Store:
         """The finished folder of this name.
 
         Raises:
-            ValueError: in its place there is something else.
+            Refused: in its place there is something else.
         """
         for folder in (root / name for root in self.roots):
             if folder.is_dir():
                 return folder
             if os.path.lexists(folder):
-                raise ValueError(f"{folder} is a file or a link to nothing, and a folder belongs there; remove it")
+                raise Refused(f"{folder} is a file or a link to nothing, and a folder belongs there; remove it")
         return None
 
     def _made(self, recipe: Mapping[str, Any], name: str, make: Callable[[Path], dict[str, Any]],
@@ -165,9 +166,9 @@ def _pretrained(place: str | Path) -> Path:
     """The folder of models that were trained elsewhere; `hf://owner/name` is downloaded.
 
     Raises:
-        ValueError: there is no such folder, and a mistyped one would have everything trained again.
+        Refused: there is no such folder, and a mistyped one would have everything trained again.
     """
     folder = hub.download(str(place)) if hub.on_hub(place) else Path(place).absolute()
     if not folder.is_dir():
-        raise ValueError(f"paths.pretrained={place}: there is no such folder; paths.pretrained=null does without")
+        raise Refused(f"paths.pretrained={place}: there is no such folder; paths.pretrained=null does without")
     return folder

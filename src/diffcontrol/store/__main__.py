@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from diffcontrol.refused import Refused
 from diffcontrol.store import hub, shelf
 
 
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         return given.run(given)
-    except (ValueError, FileNotFoundError) as error:
+    except Refused as error:
         print(f"diffcontrol.store: {error}", file=sys.stderr)
         return 1
 

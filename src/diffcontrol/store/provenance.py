@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcontrol.drafts import read_json
+from diffcontrol.refused import Refused
 
 log = logging.getLogger(__name__)
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
@@ -42,7 +43,7 @@ def verify(folder: Path) -> None:
     """Compares the files of an entry with their checksums. An entry of an earlier version has none, which is noted.
 
     Raises:
-        ValueError: a file is missing or is not what was stored.
+        Refused: a file is missing or is not what was stored.
     """
     stored = read_json(folder / PROVENANCE).get("sha256")
     if not stored:
@@ -52,7 +53,7 @@ def verify(folder: Path) -> None:
         file = folder / name
         if not file.is_file() or sha256(file) != expected:
             wrong = "is not what was stored (its checksum differs)" if file.is_file() else "is missing"
-            raise ValueError(f"{file} {wrong}; remove the folder {folder} to make it again")
+            raise Refused(f"{file} {wrong}; remove the folder {folder} to make it again")
 
 
 def commit() -> str:

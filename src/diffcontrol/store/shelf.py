@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from diffcontrol.drafts import read_json, write_json
+from diffcontrol.refused import Refused
 from diffcontrol.store import weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, sha256, verify
 
@@ -44,12 +45,12 @@ class Entry:
         """Addresses of the models that it was trained on.
 
         Raises:
-            ValueError: one is no address, but perhaps a path to somewhere else.
+            Refused: one is no address, but perhaps a path to somewhere else.
         """
         found = list(self.provenance.get("parents", {}).values())
         for address in found:
             if not ADDRESS.fullmatch(address):
-                raise ValueError(f"{self.folder / PROVENANCE}: {address!r} is no address of an entry")
+                raise Refused(f"{self.folder / PROVENANCE}: {address!r} is no address of an entry")
         return found
 
     @property
@@ -73,10 +74,10 @@ def entries(root: Path) -> list[Entry]:
     """All entries of a store, by address.
 
     Raises:
-        FileNotFoundError: there is no such folder.
+        Refused: there is no such folder.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no store {root}")
+        raise Refused(f"there is no store {root}")
     return [Entry(path) for path in sorted(root.iterdir()) if path.name[0] != "." and (path / CONFIG).is_file()]
 
 
@@ -84,13 +85,13 @@ def entry(root: Path, name: str) -> Entry:
     """The entry whose address is `name` or is the only one that begins so.
 
     Raises:
-        ValueError: there is none, or there are several.
+        Refused: there is none, or there are several.
     """
     found = [each for each in entries(root) if each.address.startswith(name)]
     exact = [each for each in found if each.address == name]
     if len(exact or found) != 1:
         what = f"several entries: {', '.join(each.address for each in found)}" if found else "no entry"
-        raise ValueError(f"{root} has {what} of an address that begins with {name!r}")
+        raise Refused(f"{root} has {what} of an address that begins with {name!r}")
     return (exact or found)[0]
 
 
@@ -107,14 +108,14 @@ def check(each: Entry) -> None:
     """Compares an entry with its checksums and looks through its weights.
 
     Raises:
-        ValueError: a file is missing or was changed, or some weights are infinite or no numbers.
+        Refused: a file is missing or was changed, or some weights are infinite or no numbers.
     """
     verify(each.folder)
     file = each.folder / weights.FILE
     if file.exists():
         for name, weight in load_file(file).items():
             if not weight.isfinite().all():
-                raise ValueError(f"{file}: {name} holds values that are infinite or no numbers")
+                raise Refused(f"{file}: {name} holds values that are infinite or no numbers")
 
 
 def children(root: Path, address: str) -> list[str]:
@@ -139,16 +140,14 @@ def carry(source: Path, target: Path, names: Sequence[str] = (), half: bool = Fa
     tensors that hold a number too large for it.
 
     Raises:
-        ValueError: there is no such entry, or it is damaged; what was copied before it stays.
+        Refused: there is no such entry, or it is damaged; what was copied before it stays.
     """
     wanted = [entry(source, name) for name in names] or entries(source)
     addresses = list(dict.fromkeys(address for each in wanted for address in _with_parents(source, each)))
     for address in addresses:
         copied = not (target / address).exists()
         if copied and not (source / address).is_dir():
-            raise ValueError(
-                f"{source} lacks {address}, which others were trained on; copy it from its own store first"
-            )
+            raise Refused(f"{source} lacks {address}, which others were trained on; copy it from its own store first")
         if copied:
             _copy(Entry(source / address), target, half)
         yield address, copied

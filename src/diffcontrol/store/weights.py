@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from diffcontrol.recipe import is_recipe
+from diffcontrol.refused import Refused
 from diffcontrol.store.provenance import verify
 from diffcontrol.training import Trainable
 
@@ -30,12 +31,12 @@ def save(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Writes the module's own weights.
 
     Raises:
-        FloatingPointError: some are infinite or no numbers.
+        Refused: some are infinite or no numbers.
     """
     own = own_weights(module, recipe)
     if not all(weight.isfinite().all() for weight in own.values()):
         steps, lr = module.options.steps, module.options.lr
-        raise FloatingPointError(f"{folder.name}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
+        raise Refused(f"{folder.name}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
     save_file(own, folder / FILE)
 
 
@@ -43,7 +44,7 @@ def load(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Loads the weights in `folder` into the module; those in half precision become what the module computes in.
 
     Raises:
-        ValueError: they cannot be read, are not those that were stored or not those of such a module.
+        Refused: they cannot be read, are not those that were stored or not those of such a module.
     """
     verify(folder)
     try:
@@ -59,4 +60,4 @@ def load(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
                 raise ValueError(f"{name} holds values that are infinite or no numbers")
         module.load_state_dict({name: weight.to(own[name].dtype) for name, weight in stored.items()}, strict=False)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{folder} holds no readable model ({error}); remove that folder to train it again") from error
+        raise Refused(f"{folder} holds no readable model ({error}); remove that folder to train it again") from error
