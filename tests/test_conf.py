@@ -16,7 +16,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from diffcontrol.store import Store, is_recipe
+from diffcontrol.recipe import is_recipe
+from diffcontrol.store import Store
 from tests.composing import CONF, composed, options, raw
 
 SMALL = ("data.size=60", "data.dev=5", "data.test=5")
