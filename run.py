@@ -5,9 +5,11 @@ import os
 
 import hydra
 from hydra.utils import get_method
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-OmegaConf.register_new_resolver("task_names", lambda *, _root_: "+".join(_root_.task), use_cache=False)
+from diffcontrol import resolvers
+
+resolvers.register()
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")

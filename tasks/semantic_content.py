@@ -1,17 +1,29 @@
 """A field and its value are to be mentioned (paper §6.1, "semantic content").
 
-    target ["food", "Italian"]      "Aromi serves Italian food ."   strict 1, released 1
-                                    "Aromi serves Italianate food." strict 0, released 1 (a substring)
-    target ["family", "no"]         "It is not family friendly ."   strict 1 (a listed surface form)
+    target ["food", "Italian"]      "Aromi serves Italian food ."           strict 1, mentioned 1, released 1
+                                    "Aromi serves Italianate food ."        strict 0, mentioned 0, released 1
+    target ["family", "no"]         "It is not family friendly ."           strict 1, mentioned 1 (a listed form)
+    target ["rating", "3 stars"]    "It has 3 stars and gets 5 stars ."     strict 0, mentioned 1 (another value too)
+    target ["family", "yes"]        "Children are welcome . children are
+                                     n't welcome ."                         strict 0, mentioned 1 (denied as well)
+    target ["near", "Iron Bridge"]  "Aromi is opposite the Iron Bridge ."   strict 1, mentioned 1
+                                    "The Iron Bridge is a cheap pub ."      strict 0, mentioned 1 (the pub itself)
 
-*strict*: the value or one of its surface forms (`forms` of the data set) stands in the text as whole tokens,
+*mentioned*: the value or one of its surface forms (`forms` of the data set) stands in the text as whole tokens,
 whatever their case; a form within a longer form of another value of the field does not count ("family friendly" in "not
-family friendly"). *released*: the value is a substring of the text (eval_control.py).
+family friendly"). *strict*: the text says the value as a reader takes it: the field is mentioned with this value alone,
+everywhere in its role (ONLY_AFTER, NEVER_AFTER), and the value is denied nowhere. Words within a longer form of another
+field do not count ("Indian" in "near Raja Indian Cuisine"), nor another value whose very words are a value of another
+field. *released*: the value is a substring of the text (eval_control.py).
+
+A text of the data may mention what it does not say in this sense. Classifiers are trained to see the mention, but it
+is not asked for.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +37,28 @@ from diffcontrol.text import END, Vocabulary
 Pair = tuple[str, str]  # field, value
 CHAIN = 4
 MENTIONED = ("", "")  # the state of texts that mention the value
+#: field → words of which one stands before a mention, an article aside: a place is near, not what the text is about
+ONLY_AFTER = {
+    "near": {"near", "nearby", "to", "by", "beside", "besides", "opposite", "behind", "around", "past", "outside",
+             "alongside", "from", "of", "at"},
+}  # fmt: skip
+NEVER_AFTER = {"name": {"near", "beside", "opposite", "behind"}}  # the same where none may stand there
+ARTICLES = {"a", "an", "the"}
+NEGATIONS = {"not", "n't", "n’t", "never"}
+UNSAID = "unsaid"  # marks what is mentioned in a text that does not say it
+
+
+class Span(NamedTuple):
+    """Words start to stop − 1 are a form of the value."""
+
+    start: int
+    stop: int
+    value: str
 
 
 class SemanticContent(ControlTask):
-    """Targets are [field, value]; an annotation is the list of those in the meaning representation *and* realised."""
+    """Targets are [field, value]; an annotation is the list of those in the meaning representation *and* realised, with
+    UNSAID as third where the text mentions the value and does not say it."""
 
     def __init__(self, data: Corpus):
         self.corpus = data
@@ -57,24 +87,64 @@ class SemanticContent(ControlTask):
             table[field] = sorted(forms, key=lambda entry: (-len(entry[0].split()), entry))
         return table
 
-    def mentioned(self, words: Sequence[str], field: str) -> set[str]:
-        """Values of the field that the text mentions."""
-        text, found = f" {' '.join(words).lower()} ", set()
+    def spans(self, words: Sequence[str], field: str) -> list[Span]:
+        """Mentions of the field, those by longer forms first; no word belongs to two of them."""
+        lower = [word.lower() for word in words]
+        text, free, found = f" {' '.join(lower)} ", [True] * len(words), list[Span]()
         for form, value in self.forms[field]:
-            while form in text:  # again and again, as neighbours share the space between them
-                found.add(value)
-                text = text.replace(form, "  ")  # a shorter form within this one no longer counts
+            if form not in text:
+                continue
+            wanted = form.split()
+            for start in range(len(words) - len(wanted) + 1):
+                stop = start + len(wanted)
+                if lower[start:stop] == wanted and all(free[start:stop]):
+                    found.append(Span(start, stop, value))
+                    free[start:stop] = [False] * len(wanted)
         return found
 
+    def mentioned(self, words: Sequence[str], field: str) -> set[str]:
+        """Values of the field that the text mentions."""
+        return {span.value for span in self.spans(words, field)}
+
+    def says(self, words: Sequence[str], targets: Sequence[Sequence[str]]) -> list[bool]:
+        """Whether the text mentions a target's field with this value alone, everywhere in its role, and denies it
+        nowhere; one for each target."""
+        spans = {field: self.spans(words, field) for field in self.forms} if targets else {}
+        found = []
+        for field, value in targets:
+            around = [span for other in spans if other != field for span in spans[other]]
+            own = [span for span in spans[field] if not any(_hides(other, span, value) for other in around)]
+            right = [span.value == value and in_role(words, field, span.start) for span in own]
+            found.append(bool(right) and all(right) and not self._denied(words, field, value))
+        return found
+
+    def _denied(self, words: Sequence[str], field: str, value: str) -> bool:
+        """Whether a negation stands in a form of the value or before it, and is no part of the form."""
+        lower = [word.lower() for word in words]
+        places = [place for place, word in enumerate(lower) if word not in NEGATIONS]
+        if len(places) == len(words):
+            return False
+        plain = [lower[place] for place in places]
+        text = f" {' '.join(plain)} "
+        for form in (form.split() for form, meant in self.forms[field] if meant == value and form in text):
+            for i in range(len(plain) - len(form) + 1):
+                start, last = places[i], places[i + len(form) - 1]
+                negated = last - start >= len(form) or (start > 0 and lower[start - 1] in NEGATIONS)
+                if negated and plain[i : i + len(form)] == form:
+                    return True
+        return False
+
     def annotate(self, example: Example) -> list[list[str]]:
-        return [
+        pairs = [
             [field, value]
             for field, value in example.fields.items()
             if (field, value) in self.pairs and value in self.mentioned(example.words, field)
         ]
+        said = self.says(example.words, pairs)
+        return [pair if is_said else [*pair, UNSAID] for pair, is_said in zip(pairs, said, strict=True)]
 
     def targets(self, annotation: list[list[str]]) -> list[list[str]]:
-        return annotation
+        return [pair for pair in annotation if UNSAID not in pair[2:]]
 
     def parse(self, target: Any) -> list[str]:
         """[field, value], or the released form [field words…, ":", value words…], or the text "field: value"."""
@@ -115,9 +185,26 @@ class SemanticContent(ControlTask):
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         rows = list(zip(texts, targets, strict=True))
         return {
-            "strict": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
+            "strict": [float(self.says(words, [target])[0]) for words, target in rows],
             "released": [float(value in " ".join(words)) for words, (_, value) in rows],
+            "mentioned": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
         }
+
+
+def _hides(other: Span, span: Span, value: str) -> bool:
+    """Whether a mention lies within a longer one of another field; one that is not of the value also within an equal
+    one, as the words then say the other field."""
+    longer = (other.stop - other.start) - (span.stop - span.start)
+    return other.start <= span.start and span.stop <= other.stop and longer >= (span.value == value)
+
+
+def in_role(words: Sequence[str], field: str, start: int) -> bool:
+    """Whether the word before a mention, an article aside, is one that the field's role asks for or allows."""
+    before = [word.lower() for word in words[max(0, start - 2) : start]]
+    if before and before[-1] in ARTICLES:
+        before.pop()
+    word = before[-1] if before else ""
+    return (field not in ONLY_AFTER or word in ONLY_AFTER[field]) and word not in NEVER_AFTER.get(field, ())
 
 
 class Mention(Rule):
@@ -222,13 +309,19 @@ class MentionHead(Head):
 
     @staticmethod
     def _log_present(absent: Tensor) -> Tensor:
-        return torch.log(-torch.expm1(-absent.clamp(min=1e-6)))
+        """log(1 − e^(−absent)), whose gradient is about 1/absent where nothing hints at a mention (Mächler 2012)."""
+        absent = absent.clamp(min=1e-30)
+        small = absent < math.log(2)
+        # Each branch sees numbers of its own side alone: the gradient of the other one may be infinite.
+        below = torch.where(small, absent, 1.0)
+        above = torch.where(small, 1.0, absent)
+        return torch.where(small, torch.log(-torch.expm1(-below)), torch.log1p(-torch.exp(-above)))
 
     def loss(self, hidden: Tensor, annotations: Sequence[Sequence[Sequence[str]]]) -> Tensor:
         absent = self._absent(hidden)
         truth = torch.zeros_like(absent, dtype=torch.bool)
         for row, annotation in enumerate(annotations):
-            for field, value in annotation:
+            for field, value, *_ in annotation:
                 truth[row, self.pairs[field, value]] = True
         return torch.where(truth, -self._log_present(absent), absent).sum(1).mean()
 

@@ -79,6 +79,9 @@ class SyntaxSpans(ControlTask):
     def head(self, width: int) -> "SpanHead":
         return SpanHead(width, self.corpus.length, self.labels)
 
+    def least_words(self, target: Span) -> int:
+        return target[1] + 1
+
     def serialize(self, target: Span) -> list[str]:
         first, last, label = target
         return [str(first), ",", str(last), ",", label]

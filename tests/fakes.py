@@ -71,21 +71,21 @@ class FakeTask(ControlTask):
     """The text contains the word w, one of `words`."""
 
     def __init__(self, words: Sequence[str] = COLOURS):
-        self.words = list(words)
+        self.asked = list(words)
 
     def annotate(self, example: Example) -> list[str]:
-        return [word for word in self.words if word in example.words]
+        return [word for word in self.asked if word in example.words]
 
     def targets(self, annotation: list[str]) -> list[Target]:
         return list(annotation)
 
     def parse(self, target: Any) -> Target:
-        if target not in self.words:
-            raise ValueError(f"the word {target!r} cannot be asked for; allowed are {', '.join(self.words)}")
+        if target not in self.asked:
+            raise ValueError(f"the word {target!r} cannot be asked for; allowed are {', '.join(self.asked)}")
         return target
 
     def head(self, width: int) -> Head:
-        return FakeHead(width, self.words)
+        return FakeHead(width, self.asked)
 
     def serialize(self, target: Target) -> list[str]:
         return [target]

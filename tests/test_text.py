@@ -34,7 +34,35 @@ def test_a_text_that_just_fits_keeps_its_end_and_a_longer_one_loses_it():
 def test_what_follows_the_first_end_is_no_text():
     vocabulary = Vocabulary(WORDS)
     cat, dog = vocabulary.ids["cat"], vocabulary.ids["dog"]
-    assert vocabulary.decode([START, cat, PAD, dog, END, cat, END]) == ["cat", "dog"]
+    assert vocabulary.decode([START, cat, dog, END, cat, END]) == ["cat", "dog"]
+
+
+def test_specials_within_a_text_stay_visible():
+    """A text of a model that writes PAD or START between words is not the text without them."""
+    vocabulary = Vocabulary(WORDS)
+    cat, dog = vocabulary.ids["cat"], vocabulary.ids["dog"]
+    for special, name in ((PAD, "PAD"), (START, "START"), (UNK, "UNK")):
+        assert vocabulary.decode([START, cat, special, dog, END, PAD]) == ["cat", name, "dog"]
+        assert vocabulary.decode([START, special, dog, END, PAD]) == [name, "dog"]
+        assert vocabulary.decode([START, cat, special, END, PAD]) == ["cat", name]
+        assert vocabulary.decode([START, cat, special, dog]) == ["cat", name, "dog"]  # a text that does not end
+
+
+def test_only_start_in_front_and_the_padding_are_left_out():
+    vocabulary = Vocabulary(WORDS)
+    cat, dog = vocabulary.ids["cat"], vocabulary.ids["dog"]
+    assert vocabulary.decode([cat, dog, END]) == ["cat", "dog"]  # what is written after a prompt has no START
+    assert vocabulary.decode([PAD, dog, END]) == ["PAD", "dog"]
+    for padding in range(4):  # a text without END is the same however many positions were computed behind it
+        assert vocabulary.decode([START, cat, PAD, dog] + [PAD] * padding) == ["cat", "PAD", "dog"]
+    for nothing in ([], [END], [START], [START, END, cat], [START, PAD, PAD], [PAD]):
+        assert vocabulary.decode(nothing) == []
+
+
+def test_of_unknown_words_those_that_are_known_otherwise_are_written():
+    vocabulary = Vocabulary(WORDS)
+    cat = vocabulary.ids["cat"]
+    assert vocabulary.decode([START, cat, UNK, END], {0: "START", 2: "zebra", 3: "END"}) == ["cat", "zebra"]
 
 
 @pytest.mark.parametrize("words", [("cat", "dog", "cat"), ("cat", "PAD")])

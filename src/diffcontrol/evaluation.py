@@ -9,6 +9,7 @@ import numpy as np
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
 from diffcontrol.task import ControlTask, Request
+from diffcontrol.text import SPECIALS
 
 ALL = "all"  # stands beside several tasks where each of them has its scores: their success at once
 BOTH = "met_and_grammatical"  # the score of texts that meet the target in full and that the data's grammar can write
@@ -79,6 +80,7 @@ def evaluate(
     for name, task in tasks.items():
         targets = [request.targets[name] for request in requests for _ in range(shape[1])]
         scored = dict(task.success(flat, targets, judges))
+        scored["strict"] = [score * _clean(words) for words, score in zip(flat, scored["strict"], strict=True)]
         if all(sources):
             scored |= task.compared(flat, targets, [source for source in sources if source])
         success[name] = {key: np.asarray(values, float).reshape(shape) for key, values in scored.items()}
@@ -91,6 +93,11 @@ def evaluate(
             scores[BOTH] = _at_once([scores["strict"], grammatical])
     nats, tokens = teacher.nll(flat)
     return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+
+
+def _clean(words: Sequence[str]) -> bool:
+    """Whether a text is made of words: one in which START, END, UNK or PAD stands meets no target strictly."""
+    return not set(words) & set(SPECIALS)
 
 
 def _at_once(scores: Sequence[np.ndarray]) -> np.ndarray:

@@ -77,6 +77,13 @@ class ControlTask(ABC):
         """
         return None
 
+    def least_words(self, target: Target) -> int:
+        """How many words a text needs to meet the target at all; as many as `words` says unless overridden.
+
+        Diffusion always computes the positions that these words take, also where the text threatens to end before.
+        """
+        return self.words(target) or 0
+
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
         """The target as words, for predictors and fine-tuned models that read it as a prompt."""
@@ -84,7 +91,8 @@ class ControlTask(ABC):
     @abstractmethod
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
-        """Scores in [0, 1] by name, one per text; always `strict` and `released`.
+        """Scores in [0, 1] by name, one per text; always `strict` and `released`. Whoever evaluates sets `strict` to 0
+        where one of `text.SPECIALS` stands in the text, so that no task has to.
 
         judges: name → what conf's `judge` builds (a parser, a teacher), and `grammar`, the corpus's own or None; a task
             whose judge is missing says so.

@@ -35,12 +35,12 @@ class Vocabulary:
         return torch.tensor((ids + [PAD] * length)[:length])
 
     def decode(self, ids: Iterable[int], known: Mapping[int, str] = {}) -> list[str]:
-        """Words after START up to the first END, PAD dropped; UNK stays visible as a word, unless it is `known` which
-        word stands at its position."""
-        words = []
-        for place, i in enumerate(ids):
-            if i == END:
-                break
-            if i not in (START, PAD):
-                words.append(known.get(place, self.words[int(i)]))
-        return words
+        """Words after START up to the first END; of a text that does not end, up to the PAD that fills it.
+
+        START, PAD and UNK within the text stay visible as words, so that no scorer takes such a text for a clean one;
+        UNK not where it is `known` which word stands there.
+        """
+        row = [int(i) for i in ids]
+        stop = row.index(END) if END in row else max((n for n, i in enumerate(row, 1) if i != PAD), default=0)
+        first = int(row[:1] == [START])
+        return [known.get(place, self.words[row[place]]) for place in range(first, stop)]

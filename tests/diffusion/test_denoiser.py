@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from diffcontrol.diffusion.denoiser import Anchored, Clamped, Prediction, Tempered, Transformer
+from diffcontrol.diffusion.denoiser import Anchored, Prediction, Wrapper
 from diffcontrol.diffusion.schedule import Sqrt
 
 V, D = 7, 4
@@ -35,32 +35,21 @@ def t():
     return torch.tensor([0.2, 0.5, 0.8])
 
 
-@pytest.mark.parametrize("wrap", [lambda d: Tempered(d, 0.5), Clamped], ids=["tempered", "clamped"])
-def test_wrappers_are_denoisers_and_hand_on_what_they_get(wrap, x_t, t):
+def test_what_stands_around_a_denoiser_is_one():
     inner = Peek()
-    outer = wrap(wrap(inner))
+    outer = Wrapper(Wrapper(inner))
     assert outer.schedule is inner.schedule and outer.low == inner.low and outer.table() is TABLE
-    previous = inner(x_t, t)
-    outer(x_t, t, previous)
-    assert inner.given == (x_t, t, previous)
 
 
-def test_tempered_is_the_expected_word_vector(x_t, t):
-    logits = Peek()(x_t, t).logits
-    torch.testing.assert_close(Tempered(Peek(), 1.0)(x_t, t).x0, logits.softmax(-1) @ TABLE)
-    torch.testing.assert_close(Tempered(Peek(), 1e-4)(x_t, t).x0, TABLE[logits.argmax(-1)])
-    torch.testing.assert_close(Tempered(Peek(), 1e6)(x_t, t).x0, TABLE.mean(0).expand(3, 5, D), atol=1e-5, rtol=0)
-    torch.testing.assert_close(Tempered(Peek(), 0.3)(x_t, t).logits, logits)  # the words chosen at last stay the same
-
-
-def test_clamped_is_the_nearest_word_vector_up_to_start(x_t, t):
-    x0 = Clamped(Peek(), start=0.5)(x_t, t).x0
-    for row, position in [(r, p) for r in range(2) for p in range(5)]:
-        distances = [(x_t[row, position] - vector).square().sum().item() for vector in TABLE]
-        assert torch.equal(x0[row, position], TABLE[distances.index(min(distances))])
-    assert torch.equal(x0[2], x_t[2])  # at 0.8 it is too early
-    always = Clamped(Peek())(x_t, torch.ones(3)).x0  # as released
-    assert all((always[r, p] == TABLE).all(-1).any() for r in range(3) for p in range(5))
+def test_a_prediction_can_be_cropped_and_cut_off_from_its_graph(x_t):
+    x_t = x_t.requires_grad_(True)
+    prediction = Peek()(x_t, torch.full((3,), 0.5))
+    short = prediction.cropped(2)
+    assert short.x0.shape == (3, 2, D) and short.logits.shape == (3, 2, V) and short.hidden.shape == (3, 2, D)
+    assert torch.equal(short.logits, prediction.logits[:, :2])
+    cut = prediction.detach()
+    assert prediction.x0.requires_grad and not any(x.requires_grad for x in (cut.x0, cut.logits, cut.hidden))
+    assert torch.equal(cut.logits, prediction.logits)
 
 
 def anchored(inner, noise):
@@ -101,38 +90,38 @@ def test_anchored_follows_one_draw_of_noise_down_to_the_word():
         torch.testing.assert_close(epsilon[:, [1, 3]], noise[:, [1, 3]], atol=1e-4, rtol=1e-4)
 
 
-@pytest.fixture
-def transformer():
-    torch.manual_seed(0)
-    network = Transformer(inputs=D, width=16, depth=2, heads=2, positions=9)
-    for block in network.blocks:  # as after training: at first time has no effect
-        torch.nn.init.normal_(block.modulation.weight, std=0.1)
-    return network.eval()
+def test_anchored_hands_on_the_prediction_before(x_t, t):
+    inner = Peek()
+    outer, *_ = anchored(inner, torch.randn(3, 5, D))
+    previous = inner(x_t, t)
+    outer(x_t, t, previous)
+    assert inner.given[1] is t and inner.given[2] is previous
 
 
-def test_transformer_reads_texts_up_to_its_length(transformer, x_t, t):
-    assert transformer(x_t, t).shape == (3, 5, 16)
-    assert transformer(torch.randn(2, 9, D), t[:2]).shape == (2, 9, 16)
+def test_without_noise_the_known_word_is_shown_as_it_is(x_t, t):
+    """As released (infill.py): a clean vector among noisy ones."""
+    inner = Peek()
+    _, known, mask = anchored(inner, x_t)
+    Anchored(inner, known, mask, noise=None)(x_t, t)
+    assert torch.equal(inner.given[0][:, [1, 3]], TABLE[[6, 2]].expand(3, 2, D))
 
 
-def test_transformer_knows_the_time_of_every_row(transformer, x_t):
-    same = x_t[:1].expand(3, 5, D)
-    hidden = transformer(same, torch.tensor([0.2, 0.8, 0.2]))
-    torch.testing.assert_close(hidden[0], hidden[2])
-    assert (hidden[0] - hidden[1]).abs().max() > 1e-2
-    close = transformer(same, torch.tensor([0.001, 0.002, 0.001]))  # the released 2,000 steps lie 0.0005 apart
-    assert (close[0] - close[1]).abs().max() > 1e-3
+def test_anchored_reads_the_first_positions_of_a_shorter_x_t(x_t, t):
+    inner, noise = Peek(), torch.randn(3, 5, D)
+    within = torch.tensor([[True, False, True, False, True]]).expand(3, 5)
+    known = torch.tensor([[0, 6, 0, 2, 0]]).expand(3, 5)
+    outer = Anchored(inner, known, torch.tensor([[False, True, False, True, False]]).expand(3, 5), noise, within)
+    whole = outer(x_t, t)
+    for length in (1, 2, 4):
+        short = outer(x_t[:, :length], t)
+        torch.testing.assert_close(short.x0, whole.x0[:, :length])
+        torch.testing.assert_close(short.logits, whole.logits[:, :length])
 
 
-def test_transformer_looks_both_ways_and_knows_places(transformer, x_t, t):
-    hidden = transformer(x_t, t)
-    later, earlier = x_t.clone(), x_t.clone()
-    later[:, 4] += 1
-    earlier[:, 0] += 1
-    assert (transformer(later, t) - hidden)[:, 0].abs().max() > 1e-3
-    assert (transformer(earlier, t) - hidden)[:, 4].abs().max() > 1e-3
-    assert (transformer(x_t.flip(1), t).flip(1) - hidden).abs().max() > 1e-3
-
-
-def test_rows_do_not_see_each_other(transformer, x_t, t):
-    torch.testing.assert_close(transformer(x_t, t)[1:2], transformer(x_t[1:2], t[1:2]))
+def test_places_that_hold_a_word_hold_no_special(x_t, t):
+    within = torch.tensor([[False, True, False, True, True]]).expand(3, 5)
+    nothing = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.bool)
+    free = Peek()(x_t, t).logits
+    logits = Anchored(Peek(), *nothing, torch.randn(3, 5, D), within)(x_t, t).logits
+    assert (logits[:, [1, 3, 4]].softmax(-1)[..., :4] == 0).all()
+    assert torch.equal(logits[..., 4:], free[..., 4:]) and torch.equal(logits[:, [0, 2]], free[:, [0, 2]])

@@ -105,7 +105,7 @@ def test_without_the_likelihood_a_fresh_model_knows_nothing(ids):
 
 def test_cross_entropy_is_that_of_the_true_words(ids):
     model, t = lm(CrossEntropy(self_conditioning=0.0)), torch.linspace(0.1, 0.9, 6)
-    torch.nn.init.normal_(model.output.weight)
+    torch.nn.init.normal_(model.readout.layer.weight)
     torch.manual_seed(5)
     (name, loss), = model.objective.losses(model, ids, t).items()  # fmt: skip
     torch.manual_seed(5)
@@ -119,10 +119,10 @@ def test_self_conditioning_is_an_input_only_where_it_is_trained(ids):
     with_it, without = lm(CrossEntropy(0.5)), lm(CrossEntropy(0.0))
     assert with_it.transformer.enter.weight.shape[1] - without.transformer.enter.weight.shape[1] == 8
     x_t, t = torch.randn(6, 10, 8), torch.full((6,), 0.5)
-    torch.nn.init.normal_(with_it.output.weight)
+    torch.nn.init.normal_(with_it.readout.layer.weight)
     previous = with_it(x_t, t)
     assert (with_it(x_t, t, previous).logits - previous.logits).abs().max() > 1e-3
-    torch.nn.init.normal_(without.output.weight)
+    torch.nn.init.normal_(without.readout.layer.weight)
     first = without(x_t, t)
     torch.testing.assert_close(without(x_t, t, first).logits, first.logits)
 
@@ -143,7 +143,7 @@ def by_hand(model, ids, t, seed):
         rows.append(math.sqrt(alpha_bar) * x0[b] + math.sqrt(1 - alpha_bar) * epsilon[b])
     predicted = model(torch.stack(rows), t).x0
     errors = [((embedded[b] if t[b] <= 1 / 2000 else x0[b]) - predicted[b]).square().mean() for b in range(len(ids))]
-    logits = x0 @ model.embedding.weight.T + model.output["bias"].weight[0]
+    logits = x0 @ model.embedding.weight.T + model.readout.bias
     rounding = -logits.log_softmax(-1).gather(-1, ids[..., None]).mean()
     return {"mse": torch.stack(errors).mean(), "rounding": rounding, "L_T": (math.sqrt(2e-7) * x0).square().mean()}
 
@@ -163,7 +163,7 @@ def test_only_the_first_step_wants_the_clean_embedding(ids):
     model = lm(EndToEnd(), Sqrt(margin=None))
     for time, clean in ((1 / 2000, True), (2 / 2000, False)):
         t = torch.full((6,), time)
-        model.forward = lambda x_t, t, previous=None: model.objective.read(model, torch.zeros(6, 10, 16), x_t, t)
+        model.forward = lambda x_t, t, previous=None: model.readout(torch.zeros(6, 10, 16), None, model.table())
         zero = model(torch.zeros(6, 10, 8), t).x0
         torch.manual_seed(1)
         mse = model.objective.losses(model, ids, t)["mse"]
@@ -182,11 +182,43 @@ def test_l_t_is_as_inert_as_released(ids):
 
 def test_words_are_read_off_x0_by_the_tied_layer(ids):
     model = lm(EndToEnd()).eval()
-    model.output["bias"].weight.data.normal_()
+    model.readout.bias.data.normal_()
     prediction = model(torch.randn(6, 10, 8), torch.full((6,), 0.5))
-    torch.testing.assert_close(
-        prediction.logits, prediction.x0 @ model.embedding.weight.T + model.output["bias"].weight[0]
-    )
+    torch.testing.assert_close(prediction.logits, prediction.x0 @ model.embedding.weight.T + model.readout.bias)
+
+
+def test_the_bias_of_lm_head_starts_at_zero_and_is_not_decayed():
+    """nn.Linear's bias in the released code; as a matrix [1 V] it was drawn from N(0, 1) and decayed."""
+    model = lm(EndToEnd())
+    assert model.readout.bias.shape == (15,) and not model.readout.bias.any()
+    ((optimiser,), _) = model.configure_optimizers()
+    decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    assert decays[id(model.readout.bias)] == 0 < decays[id(model.embedding.weight)]
+
+
+@pytest.mark.parametrize("objective", [CrossEntropy(), EndToEnd()], ids=["cross_entropy", "end_to_end"])
+def test_the_readout_owns_the_output_layers(objective, ids):
+    """Hidden states, and what x_t alone says, are all that a prediction is made of."""
+    model, t = lm(objective).eval(), torch.full((6,), 0.4)
+    for parameter in model.readout.parameters():
+        torch.nn.init.normal_(parameter)
+    x_t = torch.randn(6, 10, 8)
+    prediction = model(x_t, t)
+    likelihood = model.log_likelihood(x_t, t) if objective.likelihood else None
+    again = model.readout(prediction.hidden, likelihood, model.table())
+    torch.testing.assert_close(again.x0, prediction.x0)
+    torch.testing.assert_close(again.logits, prediction.logits)
+    assert again.hidden is prediction.hidden
+    outside = {n for n, _ in model.named_parameters() if n.split(".")[0] not in ("embedding", "transformer", "readout")}
+    assert not outside
+
+
+def test_the_likelihood_is_computed_once_a_look(ids, monkeypatch):
+    calls = []
+    model, whole = lm(CrossEntropy(0.0)).eval(), DiffusionLM.log_likelihood
+    monkeypatch.setattr(DiffusionLM, "log_likelihood", lambda *args: calls.append(1) or whole(*args))
+    model(torch.randn(6, 10, 8), torch.full((6,), 0.4))
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("objective", [CrossEntropy(0.0), EndToEnd()], ids=["cross_entropy", "end_to_end"])

@@ -23,10 +23,10 @@ class Written(Method):
     def models(self):
         return []
 
-    def write(self, requests, generator):
+    def write(self, requests, generator, progress):
         self.asked.append([request.targets["colour"] for request in requests])
-        yield 0.5
-        yield [self.texts[i % len(self.texts)].split() for i in range(len(requests))]
+        progress(0.5)
+        return [self.texts[i % len(self.texts)].split() for i in range(len(requests))]
 
     def opinion(self, requests, texts):
         rows = zip(requests, texts, strict=True)
@@ -65,15 +65,15 @@ def test_rejection_keeps_what_the_predictor_likes_best():
     for parameter in predictor.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     writer, requests = Sampled(lm, {"colour": predictor}), [Request({"colour": c}) for c in ("red", "blue")]
-    (texts,) = [news for news in writer.write([r for r in requests for _ in range(5)],
-                                              torch.Generator().manual_seed(3)) if isinstance(news, list)]  # fmt: skip
+    rows = [request for request in requests for _ in range(5)]
+    texts = writer.write(rows, torch.Generator().manual_seed(3), print)
     scores = predictor.verdict(["red"] * 5 + ["blue"] * 5, texts)
     for text, target, score in zip(texts, ["red"] * 5 + ["blue"] * 5, scores.tolist(), strict=True):
         ids = corpus.vocabulary.encode(text, corpus.length)[None, : len(text) + 2]
         alone = predictor(predictor.prompts([[target]]), ids)[0, -1]
         assert score == pytest.approx(torch.nn.functional.logsigmoid(alone).item(), abs=1e-5)
     chosen = BestOf(writer, k=5)
-    (found,) = [news for news in chosen.write(requests, torch.Generator().manual_seed(3)) if isinstance(news, list)]
+    found = chosen.write(requests, torch.Generator().manual_seed(3), print)
     assert found == [texts[scores[:5].argmax()], texts[5 + scores[5:].argmax()]]
     assert not {"UNK", "START", "PAD"} & {word for text in texts for word in text}
 

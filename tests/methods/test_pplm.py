@@ -15,7 +15,7 @@ from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, train
 
 class Classes(FakeTask):
     def classes(self):
-        return list(self.words)
+        return list(self.asked)
 
 
 @pytest.fixture(scope="module")

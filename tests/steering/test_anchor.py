@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.objective import CrossEntropy
 from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.langevin import Langevin
 from diffcontrol.layout import Layout
-from diffcontrol.method import GuidedDiffusion
-from diffcontrol.steering.anchor import Anchor, Pull
+from diffcontrol.methods.guided_diffusion import GuidedDiffusion
+from diffcontrol.steering.anchor import Anchor, known, within
 from diffcontrol.task import Request
 from tasks.length import Length
 from tests.fakes import OPTIM, FakeCorpus, FakeTask
@@ -24,16 +24,16 @@ def lm() -> DiffusionLM:
     return DiffusionLM(FakeCorpus(), model, CrossEntropy(), Sqrt(), OPTIM).eval().requires_grad_(False)
 
 
-def method(lm, steerings, **options) -> GuidedDiffusion:
+def method(lm, steerings, decoding=None, **options) -> GuidedDiffusion:
     strength = dict.fromkeys(steerings, 100.0)
-    return GuidedDiffusion(lm, DDIM(4), Langevin(), steerings, strength, seed=1, **options)
+    return GuidedDiffusion(lm, DDIM(4), Langevin(), decoding or Rounding(), steerings, strength, seed=1, **options)
 
 
 @pytest.mark.parametrize("clean", [False, True])
-@pytest.mark.parametrize("temperature", [1.0, 1.2])
-def test_every_text_has_the_length_that_is_fixed(lm, clean, temperature):
+@pytest.mark.parametrize("decoding", [Rounding(), Rounding(1.2), Rounding(clamp=1.0)], ids=["own", "warm", "clamped"])
+def test_every_text_has_the_length_that_is_fixed(lm, clean, decoding):
     """Whatever the network thinks of it: no END, PAD or UNK comes before the fixed END."""
-    writer = method(lm, {"length": Anchor(Length(lm.corpus))}, clean=clean, temperature=temperature)
+    writer = method(lm, {"length": Anchor(Length(lm.corpus))}, decoding, clean=clean)
     texts = writer.generate([Request({"length": n}) for n in range(1, 9)], 3)
     assert [[len(text) for text in group] for group in texts] == [[n] * 3 for n in range(1, 9)]
     assert not {word for group in texts for text in group for word in text} & {"UNK", "PAD", "START", "END"}
@@ -57,17 +57,26 @@ def test_a_fixed_word_that_the_vocabulary_lacks_is_written_as_it_was_given(lm):
 
 
 def test_nothing_fixed_leaves_the_draws_alone(lm):
-    class Free(FakeTask):
-        pass
-
     requests = [Request({"word": "red"})] * 3
-    assert method(lm, {"word": Anchor(Free())}).generate(requests, 1) == method(lm, {}).generate(requests, 1)
+    assert method(lm, {"word": Anchor(FakeTask())}).generate(requests, 1) == method(lm, {}).generate(requests, 1)
 
 
-def test_pulling_is_the_squared_distance_to_the_words_up_to_end(lm):
-    x0 = torch.randn(2, 10, 8, requires_grad=True)
-    prediction = Prediction(x0, x0, x0)
-    log_prob = Pull(Length(lm.corpus), lm).control([3, 8]).log_prob(x0, torch.zeros(2), prediction)
-    start, end = lm.table()[0], lm.table()[1]
-    expected = [-((x0[i, 0] - start) ** 2).sum() - ((x0[i, n + 1] - end) ** 2).sum() for i, n in ((0, 3), (1, 8))]
-    torch.testing.assert_close(log_prob, torch.stack(expected))
+def test_what_is_known_and_what_is_left_to_write_by_hand(lm):
+    ids = lm.corpus.vocabulary.ids
+    layouts = [Layout({0: "START", 2: "red", 4: "END", 5: "PAD"}), Layout({1: "zebra"})]
+    for pad, width in ((True, 4), (False, 3)):
+        known_ids, mask = known(layouts, lm, pad)
+        assert mask[0].nonzero()[:, 0].tolist() == [0, 2, 4, 5][:width] and mask[1].nonzero().tolist() == [[1]]
+        assert known_ids[0, mask[0]].tolist() == [0, ids["red"], 1, 3][:width] and known_ids[1, 1] == ids["UNK"]
+    assert within(layouts, 7).tolist() == [[False, True, False, True, False, False, False], [False] * 7]
+
+
+def test_as_many_positions_are_needed_as_the_last_end_that_may_be_fixed(lm):
+    class Ends(FakeTask):
+        def layouts(self, target):
+            return [Layout({} if end is None else {end: "END"}) for end in target]
+
+    anchor = Anchor(Ends())
+    assert anchor.positions([3]) == 4 and anchor.positions([3, 6]) == 7
+    assert anchor.positions([]) is None and anchor.positions([3, None]) is None
+    assert anchor.least([3, 6]) == 7 and anchor.least([]) == 0

@@ -6,9 +6,11 @@ import random
 import pytest
 import torch
 
+from diffcontrol.evaluation import evaluate
 from diffcontrol.layout import of_text
 from diffcontrol.store import Store
-from diffcontrol.task import ControlTask
+from diffcontrol.task import ControlTask, Request
+from diffcontrol.text import SPECIALS
 from tests.composing import composed, options
 from tests.gold_parser import GoldLabels, GoldParser
 
@@ -49,6 +51,32 @@ def test_a_text_of_nothing_obeys_nothing(task, found, judges):
     targets = [targets[0] for _, _, targets in found if targets]
     scores = task.success([[]] * len(targets), targets, judges)
     assert max(scores["strict"]) < 1
+
+
+class Teacher:
+    def nll(self, texts):
+        return [1.0] * len(texts), [1] * len(texts)
+
+
+def test_a_text_with_a_special_word_in_it_obeys_nothing(task, found, judges):
+    """Wherever it stands, beside the words or in the place of one."""
+    rng = random.Random(0)
+    obeying = [(list(example.words), target) for example, _, targets in found for target in targets]
+    rows = []
+    for words, target in rng.sample(obeying, 30):
+        place, special = rng.randrange(len(words)), rng.choice(SPECIALS)
+        rows += [(words, target), ([*words[:place], special, *words[place:]], target)]
+        rows += [([*words[:place], special, *words[place + 1 :]], target)]
+    requests = [Request({"task": target}) for _, target in rows]
+    scores = evaluate([[text] for text, _ in rows], requests, {"task": task}, {**judges, "teacher": Teacher()})
+    assert scores.success["task"]["strict"][:, 0].tolist() == [1.0, 0.0, 0.0] * 30
+
+
+def test_a_target_needs_no_more_words_than_the_sentence_it_is_true_of(task, found):
+    for example, _, targets in found:
+        for target in targets:
+            words, least = task.words(target), task.least_words(target)
+            assert words in (None, len(example.words)) and (words or 0) <= least <= len(example.words)
 
 
 def test_targets_can_be_written_to_a_file_and_parsed(task, found):

@@ -65,8 +65,11 @@ class Sampler(ABC):
         return torch.linspace(1.0, low, self.steps + 1)
 
     def __call__(self, denoiser: Denoiser, x_t: Tensor, generator: torch.Generator, decode: Decode = plain,
-                 move: Move = stay) -> Iterator[Prediction]:  # fmt: skip
-        """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result."""
+                 move: Move = stay, least: int = 0) -> Iterator[Prediction]:  # fmt: skip
+        """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result.
+
+        Positions behind the end of all texts are no longer computed, but for the first `least`, which `move` reads.
+        """
         prediction: Prediction | None = None
         times = self.times(denoiser.low).to(x_t.device)
         for t, s in pairwise(times):
@@ -75,7 +78,7 @@ class Sampler(ABC):
             step = self.transition(denoiser.schedule, x_t, t, s, decode(prediction, t))
             x_t = move(self.draw(step, generator), step, s, prediction)
             yield prediction
-            used = positions_in_use(prediction)
+            used = max(least, positions_in_use(prediction))
             x_t, prediction = x_t[:, :used], prediction.cropped(used)
         yield denoiser(x_t, times[-1].expand(len(x_t)), prediction)
 

@@ -28,7 +28,9 @@ class Balanced(Langevin):
             look = Look(x_s, s, lambda: denoiser(x_s, s, previous), spread)
             log_probs = [(strength, part.log_prob(look)) for strength, part in control.parts]
         for strength, log_p in log_probs:
-            g = torch.autograd.grad(log_p.sum(), x_s, retain_graph=True)[0]
+            if not log_p.requires_grad:
+                continue
+            (g,) = torch.autograd.grad(log_p, x_s, torch.ones_like(log_p), retain_graph=True)
             size = g.square().mean((1, 2), keepdim=True).sqrt().clamp(min=1e-12)
             unmet = -torch.expm1(log_p.detach().clamp(max=0.0))[:, None, None]
             total = total + strength * unmet * g / size

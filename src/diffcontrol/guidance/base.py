@@ -10,6 +10,7 @@ A guidance file opens with its reference and its equation. To the sampler a guid
 B batch · L positions · D embedding width
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 from torch import Tensor
@@ -21,13 +22,21 @@ from diffcontrol.steering.base import Weighted
 
 
 class Guidance:
-    """A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
+    """strength: task → weight of its log-probability; `default` is that of tasks which are not named.
+
+    A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
     `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
 
     particles: int = 1  # rows, side by side, for each text; the first of them becomes the text
 
-    def __init__(self, start: float = 1.0, stop: float = 0.0, stride: int = 1):
+    def __init__(self, strength: Mapping[str, float] | None = None, start: float = 1.0, stop: float = 0.0,
+                 stride: int = 1):  # fmt: skip
+        self.strength = {"default": 0.0} | dict(strength or {})
         self.start, self.stop, self.stride = start, stop, stride
+
+    def weight(self, task: str) -> float:
+        """The weight of the task's log-probability."""
+        return self.strength.get(task, self.strength["default"])
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
                 previous: Prediction | None) -> Prediction:  # fmt: skip

@@ -30,7 +30,7 @@ class Conditioning(Guidance):
     """
 
     def __init__(self, rest: Guidance, early: float = 1.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
-        super().__init__(start, stop, stride)
+        super().__init__(rest.strength, start, stop, stride)
         self.rest, self.early = rest, early
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,

@@ -5,7 +5,7 @@ with mean and σ of the transition. Divided by σ, not 2σ², as released; per-r
 batch means and sums, so that a strength does not depend on batch or length (about 1/λ of the paper at fluency 1).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -36,9 +36,10 @@ class Langevin(Guidance):
     released code and is left out.
     """
 
-    def __init__(self, optimiser: Callable[..., torch.optim.Optimizer] = Sign, inner: int = 1, lr: float = 0.1,
+    def __init__(self, strength: Mapping[str, float] | None = None,
+                 optimiser: Callable[..., torch.optim.Optimizer] = Sign, inner: int = 1, lr: float = 0.1,
                  fluency: float = 1.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip
-        super().__init__(start, stop, stride)
+        super().__init__(strength, start, stop, stride)
         self.optimiser, self.inner, self.lr, self.fluency = optimiser, inner, lr, fluency
 
     def move(self, denoiser: Denoiser, control: Weighted, x_s: Tensor, step: Normal, s: Tensor,

@@ -29,7 +29,7 @@ class Particles(Guidance):
 
     def __init__(self, proposal: Guidance, particles: int = 4, sharpness: float = 1.0, start: float = 1.0,
                  stop: float = 0.0, stride: int = 1):  # fmt: skip
-        super().__init__(start, stop, stride)
+        super().__init__(proposal.strength, start, stop, stride)
         self.proposal, self.particles, self.sharpness = proposal, particles, sharpness
 
     def bind(self, denoiser: Denoiser, control: Weighted, times: Tensor) -> tuple[Denoiser, Move]:

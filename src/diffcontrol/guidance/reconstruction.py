@@ -8,6 +8,7 @@ just that: strength 1 is Bayes' rule, as far as p(c | x_t) ≈ p(c | x̂₀(x_t)
 the network a step. Words are then drawn to the moved x̂₀: their logits are tilted by ⟨x̂₀' − x̂₀, E_w⟩.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -21,8 +22,9 @@ from diffcontrol.steering.base import Look, Weighted
 class Reconstruction(Guidance):
     """limit: the root mean square of a row's move, in the units of word vectors, at most."""
 
-    def __init__(self, limit: float = 1.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
-        super().__init__(start, stop, stride)
+    def __init__(self, strength: Mapping[str, float] | None = None, limit: float = 1.0, start: float = 1.0,
+                 stop: float = 0.0, stride: int = 1):  # fmt: skip
+        super().__init__(strength, start, stop, stride)
         self.limit = limit
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,

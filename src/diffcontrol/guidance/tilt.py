@@ -8,6 +8,7 @@ first-order form of D-CBG (Schiff et al. 2024, 2412.10193, eq. 12, `use_approx` 
 words to word vectors. A control that does not read x̂₀ has no gradient here.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -25,8 +26,9 @@ class Tilt(Guidance):
     itself at high noise does not decide the words there and then.
     """
 
-    def __init__(self, inner: int = 1, limit: float = 20.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
-        super().__init__(start, stop, stride)
+    def __init__(self, strength: Mapping[str, float] | None = None, inner: int = 1, limit: float = 20.0,
+                 start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip
+        super().__init__(strength, start, stop, stride)
         self.inner, self.limit = inner, limit
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
@@ -36,7 +38,8 @@ class Tilt(Guidance):
             g = self.gradient(control, x_t, t, prediction)
             tilt = (g @ table.T - (g * prediction.x0).sum(-1, keepdim=True)) / self.inner
             logits = prediction.logits + tilt.clamp(-self.limit, self.limit)
-            prediction = replace(prediction, logits=logits, x0=logits.softmax(-1) @ table)
+            moved = (logits.softmax(-1) - prediction.logits.softmax(-1)) @ table
+            prediction = replace(prediction, logits=logits, x0=prediction.x0 + moved)
         return prediction
 
     def gradient(self, control: Weighted, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:
@@ -45,5 +48,7 @@ class Tilt(Guidance):
         with torch.enable_grad():
             seen = replace(prediction.detach(), x0=x0)
             gain = control.log_prob(Look(x_t, t, lambda: seen)).sum()
+        if not gain.requires_grad:
+            return torch.zeros_like(x0)
         (g,) = torch.autograd.grad(gain, x0, allow_unused=True)
         return torch.zeros_like(x0) if g is None else g

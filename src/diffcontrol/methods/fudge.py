@@ -99,7 +99,7 @@ class FudgeProcessor(LogitsProcessor):
 class Fudge(Method):
     """Samples from `lm` reweighed by the `predictors` of the tasks; without predictors, from `lm` alone.
 
-    `strength` is λ by task, `scale` multiplies all of them.
+    `strength` is λ by task, `default` that of tasks which it does not name; `scale` multiplies all of them.
     """
 
     def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], strength: Mapping[str, float],
@@ -107,12 +107,10 @@ class Fudge(Method):
                  scale: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
         for name, predictor in predictors.items():
-            if name not in strength:
-                raise ValueError(f"fudge: strength has no {name!r}; it has {sorted(strength)}")
             if predictor.corpus.vocabulary.words != lm.corpus.vocabulary.words:
                 raise ValueError(f"fudge: the predictor of {name!r} knows other words than the language model")
         self.lm, self.predictors = lm, dict(predictors)
-        self.strength = {name: scale * strength[name] for name in predictors}
+        self.strength = {name: scale * strength.get(name, strength.get("default", 0.0)) for name in predictors}
         self.pre_top_k, self.post_top_k = pre_top_k, post_top_k
 
     def models(self) -> list[nn.Module]:

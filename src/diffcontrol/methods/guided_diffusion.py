@@ -25,18 +25,17 @@ from diffcontrol.task import Request
 class GuidedDiffusion(Method):
     """Writes with `lm`, guided by what `steering` makes of each task.
 
-    strength: task → weight of its log-probability, all multiplied by `scale`; `default` stands for tasks that have no
-    number of their own. clean: words that are fixed at their places are shown to the network without noise, as
-    released (infill.py).
+    scale: multiplies all strengths of the guidance. clean: words that are fixed at their places are shown to the
+    network without noise, as released (infill.py).
     """
 
     def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Rounding,
-                 steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float = 1.0,
-                 clean: bool = False, chunk: int = 50, seed: int = 0):  # fmt: skip
+                 steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False, chunk: int = 50,
+                 seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding = lm, sampler, guidance, decoding
         self.steering, self.clean = dict(steering), clean
-        self.strength = {task: scale * strength.get(task, strength.get("default", 0.0)) for task in steering}
+        self.scale = scale
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *(s for s in self.steering.values() if isinstance(s, nn.Module))]
@@ -54,13 +53,14 @@ class GuidedDiffusion(Method):
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         control = self.control(requests)
         sizes = [self.positions(request) for request in requests]
-        length = max(sizes) if all(sizes) else self.lm.length
+        least = max((s.least(r.targets[task]) for r in requests for task, s in self.steering.items()), default=0)
+        length = max(*sizes, least) if all(sizes) else self.lm.length
         shape = (len(requests), length, self.lm.embedding.embedding_dim)
         x_t = torch.randn(shape, generator=generator).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, generator)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move)):  # noqa: B007
+        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move, least)):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
         texts = [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
@@ -69,7 +69,7 @@ class GuidedDiffusion(Method):
     def control(self, requests: Sequence[Request]) -> Weighted:
         """The weighted sum of the tasks' controls; of none where all that is asked for is fixed at its place."""
         parts = [
-            (self.strength[task], steering.control([request.targets[task] for request in requests]))
+            (self.scale * self.guidance.weight(task), steering.control([request.targets[task] for request in requests]))
             for task, steering in self.steering.items()
         ]
         return Weighted([(strength, part) for strength, part in parts if part])

@@ -84,3 +84,7 @@ class Steering(ABC):  # noqa: B024  each part may be left out
     def positions(self, target: Target) -> int | None:
         """How many positions a text that meets the target takes, START and END included; None where it is open."""
         return None
+
+    def least(self, target: Target) -> int:
+        """How many positions the control of a target reads at least, START and END included."""
+        return self.positions(target) or 0

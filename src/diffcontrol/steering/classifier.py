@@ -105,6 +105,9 @@ class ControlClassifier(Trainable, Steering):
         words = self.task.words(target)
         return None if words is None else words + 2  # START and END
 
+    def least(self, target: Target) -> int:
+        return self.task.least_words(target) + 2
+
 
 class ClassifierControl(Control):
     """A classifier bound to a target per row."""

@@ -22,8 +22,13 @@ class Pull(Steering):
         self.task, self.lm = task, lm
 
     def control(self, targets: Sequence[Target]) -> Control:
-        layouts = [max(self.task.layouts(target), key=lambda layout: layout.weight) for target in targets]
-        return Pulled(layouts, self.lm)
+        return Pulled([self._layout(target) for target in targets], self.lm)
+
+    def least(self, target: Target) -> int:
+        return 1 + max((place for place, word in self._layout(target).words.items() if word != "PAD"), default=0)
+
+    def _layout(self, target: Target) -> Layout:
+        return max(self.task.layouts(target), key=lambda layout: layout.weight)
 
 
 class Pulled(Control):

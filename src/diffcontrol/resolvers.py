@@ -1,0 +1,74 @@
+"""What conf/ can say beyond Hydra's own means. `register` is called once, before a configuration is composed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffcontrol.refused import Refused
+
+
+def register() -> None:
+    """Makes `${task_names:}` and `${per_task:template}` and
+    `${strengths:group,default}` known to OmegaConf; calling it again changes nothing."""
+    for name, resolver in (("task_names", task_names), ("per_task", per_task), ("strengths", strengths)):
+        OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
+
+
+def task_names(*, _root_: DictConfig) -> str:
+    """The chosen tasks, joined by a plus sign."""
+    return "+".join(_root_.task)
+
+
+def per_task(template: str, *, _root_: DictConfig) -> dict[str, Any]:
+    """For every chosen task what the template `template` describes: task → node.
+
+    A template is a top-level node of the configuration, as conf/predictor/default.yaml makes one. Its `task` becomes
+    the task, and its `data` the data that the task reads (or `models_read.<task>`). What
+    `task_overrides.<task>.<template>` says is merged into it, or stands in its place if it describes an object itself
+    (has a `_target_`). A template with `for_every_task: true` was chosen on the command line for all tasks, so it is
+    not replaced. So no task names the models that methods train for it, and no method names a task.
+
+    The dictionary is plain and resolved, as OmegaConf does not resolve again what a resolver returns.
+
+    Raises:
+        Refused: the configuration has no such template.
+    """
+    if not isinstance(_root_.get(template), DictConfig):
+        raise Refused(f"per_task: the configuration has no template {template!r}")
+    base = _plain(_root_[template])
+    chosen = base.pop("for_every_task", False)
+    overrides = _root_.get("task_overrides") or {}
+    found = {}
+    for name in _root_.task:
+        own = _plain((overrides.get(name) or {}).get(template) or {})
+        own.pop("for_every_task", None)
+        node = dict(own) if "_target_" in own and not chosen else _merged(base, {} if "_target_" in own else own)
+        task = _plain(_root_.task[name])
+        node["task"] = task
+        reads = (_root_.get("models_read") or {}).get(name) or _root_.task[name].get("data")
+        if "data" in node and reads is not None:
+            node["data"] = _plain(reads)
+        found[name] = node
+    return found
+
+
+def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:
+    """task → strength, as `strength.<group>` says; `default` for tasks that it does not name. So a new task needs no
+    number, and a new guidance no edit of a task."""
+    return {"default": default} | _plain((_root_.get("strength") or {}).get(group) or {})
+
+
+def _plain(node: Any) -> dict[str, Any]:
+    return OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else dict(node)  # type: ignore
+
+
+def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`one` with what `other` says, key by key; of a node that describes another object only the latter is kept."""
+    found = dict(one)
+    for key, value in other.items():
+        mine = found.get(key)
+        if isinstance(mine, Mapping) and isinstance(value, Mapping) and "_target_" not in value:
+            value = _merged(mine, value)
+        found[key] = value
+    return found

@@ -1,0 +1,127 @@
+"""Guided diffusion as a method: which positions are computed, which rows are written together, what guides them."""
+
+import pytest
+import torch
+
+from diffcontrol.diffusion.decoding import Rounding
+from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.diffusion.objective import CrossEntropy
+from diffcontrol.diffusion.sampler import DDIM
+from diffcontrol.diffusion.schedule import Sqrt
+from diffcontrol.guidance.langevin import Langevin
+from diffcontrol.methods.candidates import BestOf
+from diffcontrol.methods.guided_diffusion import GuidedDiffusion
+from diffcontrol.methods.mixture import Mixture
+from diffcontrol.steering.anchor import Anchor
+from diffcontrol.steering.base import Control, Steering
+from diffcontrol.task import Request
+from tasks.length import Length
+from tests.fakes import OPTIM, FakeCorpus
+
+MODEL = {"embedding": 8, "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def lm() -> DiffusionLM:
+    torch.manual_seed(0)
+    return DiffusionLM(FakeCorpus(), MODEL, CrossEntropy(), Sqrt(), OPTIM).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def looks(lm):
+    """The shapes [B, L] of what the language model is asked for."""
+    shapes = []
+    handle = lm.register_forward_pre_hook(lambda _, args: shapes.append(tuple(args[0].shape[:2])))
+    yield shapes
+    handle.remove()
+
+
+def method(lm, steering, strength=None, **options) -> GuidedDiffusion:
+    strength = strength or dict.fromkeys(steering, 1.0)
+    return GuidedDiffusion(lm, DDIM(4), Langevin(), Rounding(), steering, strength, seed=1, **options)
+
+
+class Constant(Control):
+    def __init__(self, values):
+        self.values = torch.tensor(values)
+
+    def log_prob(self, look):
+        return self.values + 0 * look.x_t.sum((1, 2))
+
+
+class Stated(Steering):
+    """The target says how many positions it takes and needs, and what its control says."""
+
+    def positions(self, target):
+        return target[0]
+
+    def least(self, target):
+        return target[1]
+
+    def control(self, targets):
+        return Constant([target[2] for target in targets])
+
+
+def test_requests_of_a_known_length_are_computed_with_as_many_positions(lm, looks):
+    lengths = [7, 2, 5, 2, 7, 1]
+    writer = method(lm, {"length": Anchor(Length(lm.corpus))}, chunk=4)
+    texts = writer.generate([Request({"length": n}) for n in lengths], 2)
+    # Sorted, 1 1 2 2 | 2 2 5 5 | 7 7 7 7; START and END are added.
+    assert list(dict.fromkeys(looks)) == [(4, 4), (4, 7), (4, 9)] and len(looks) == 3 * 5
+    assert [[len(text) for text in group] for group in texts] == [[n] * 2 for n in lengths]  # in order of requests
+
+
+def test_one_open_length_among_a_chunk_takes_all_positions(lm, looks):
+    writer = method(lm, {"stated": Stated()})
+    writer.generate([Request({"stated": (positions, 0, 0.0)}) for positions in (4, None, 6)], 1)
+    assert looks[0] == (3, 10)
+
+
+def test_of_several_tasks_the_longest_counts_and_open_ones_do_not(lm):
+    writer = method(lm, {"one": Stated(), "other": Stated()})
+    for one, other, expected in ((4, None, 4), (4, 6, 6), (None, None, 0)):
+        assert writer.positions(Request({"one": (one, 0, 0.0), "other": (other, 0, 0.0)})) == expected
+    assert method(lm, {}).positions(Request({})) == 0
+
+
+def test_what_a_control_needs_is_computed_although_another_task_asks_for_fewer(lm, looks):
+    writer = method(lm, {"one": Stated(), "other": Stated()})
+    writer.generate([Request({"one": (4, 4, 0.0), "other": (None, 8, 0.0)})], 1)
+    assert set(looks) == {(1, 8)}
+
+
+def test_methods_around_it_write_rows_of_a_length_together_too(lm, looks):
+    inner = method(lm, {"length": Anchor(Length(lm.corpus))})
+    requests = [Request({"length": n}) for n in (7, 2)]
+    for outer in (BestOf(inner, k=2, chunk=2), Mixture(inner, inner, 0.5, chunk=1)):
+        assert [outer.positions(request) for request in requests] == [9, 4]
+        looks.clear()
+        if isinstance(outer, BestOf):
+            inner.opinion = lambda requests, texts: torch.zeros(len(texts))
+        texts = outer.generate(requests, 1)
+        assert [len(text) for (text,) in texts] == [7, 2]
+        assert looks[0][1] == 4 and looks[-1][1] == 9
+
+
+def test_strengths_are_scaled_and_have_a_default(lm):
+    steering = {"one": Stated(), "other": Stated(), "third": Stated()}
+    strengths = method(lm, steering, {"one": 2.0, "default": 5.0}, scale=3.0).strength
+    assert strengths == {"one": 6.0, "other": 15.0, "third": 15.0}
+    assert method(lm, {"one": Stated()}, {"other": 2.0}).strength == {"one": 0.0}
+
+
+def test_the_control_is_the_weighted_sum_over_tasks_of_each_rows_targets(lm):
+    writer = method(lm, {"one": Stated(), "other": Stated()}, {"one": 2.0, "other": 0.5})
+    requests = [Request({"one": (None, 0, -1.0), "other": (None, 0, -4.0)}),
+                Request({"one": (None, 0, -2.0), "other": (None, 0, 0.0)})]  # fmt: skip
+    assert writer.opinion(requests, [["a", "cat"], ["a", "dog"]]).tolist() == [-4.0, -4.0]
+    assert not method(lm, {"length": Anchor(Length(lm.corpus))}).control([Request({"length": 3})]).parts
+
+
+def test_progress_rises_and_texts_are_a_function_of_the_seed(lm):
+    writer, told = method(lm, {}), []
+    texts = writer.write([Request({})] * 3, torch.Generator().manual_seed(0), told.append)
+    assert told == [0.0, 0.2, 0.4, 0.6, 0.8] and len(texts) == 3
+    assert texts == writer.write([Request({})] * 3, torch.Generator().manual_seed(0), told.append)
+    assert texts != writer.write([Request({})] * 3, torch.Generator().manual_seed(1), told.append)
+    assert lm.token_evaluations > 0 and writer.models() == [lm]
