@@ -1,18 +1,14 @@
 """SMC on a language model so small that the posterior is a sum over all texts."""
 
-import itertools
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from diffcontrol.automaton import Some, anything, pattern, words
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.writing import Writing
-from diffcontrol.data.corpus import Example
 from diffcontrol.method import Method
 from diffcontrol.methods import smc
 from diffcontrol.methods.constrained import Constrained
@@ -23,37 +19,14 @@ from diffcontrol.text import END, START
 from tasks.parts_of_speech import PartsOfSpeech
 from tasks.semantic_content import SemanticContent
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
+from tests.toy_lm import distance, posterior, toy_lm, written
 
 NODE = {"_target_": "diffcontrol.methods.smc.Smc"}
 
 
-class Letters(FakeCorpus):
-    """Texts of at most four letters."""
-
-    def __init__(self):
-        super().__init__(n=8, length=6)
-
-    def _example(self, drawn):
-        return Example(("a", "b", "c"))
-
-
-class Bigrams(nn.Module):
-    """The next word by the last one alone, in place of a causal LM's network."""
-
-    def __init__(self, size: int):
-        super().__init__()
-        self.table = nn.Parameter(torch.randn(size, size))
-
-    def forward(self, ids, past_key_values=None, use_cache=True):
-        return SimpleNamespace(logits=self.table[ids])
-
-
 @pytest.fixture(scope="module")
 def toy() -> CausalLM:
-    torch.manual_seed(8)
-    lm = CausalLM(Letters(), GPT2, OPTIM).eval()
-    lm.network = Bigrams(len(lm.corpus.vocabulary))
-    return lm
+    return toy_lm(8)
 
 
 class Says(FakeTask):
@@ -96,37 +69,12 @@ class Liked(FakeTask):
         return lambda target: self.kind(vocabulary)
 
 
-def posterior(lm: CausalLM, obeys, temperature: float = 1.0) -> tuple[dict[str, float], float]:
-    """p(text | it obeys) of all texts, and p(it obeys)."""
-    ids, table = lm.corpus.vocabulary.ids, lm.network.table.detach().clone()
-    table[:, list(NEVER_WRITTEN)] = -torch.inf
-    log_p = (table / temperature).log_softmax(1)
-    found = {}
-    for n in range(5):
-        for text in itertools.product("abc", repeat=n):
-            numbers = [START, *(ids[word] for word in text), END]
-            p = sum(log_p[one, two].item() for one, two in itertools.pairwise(numbers))
-            found["".join(text)] = math.exp(p) * obeys("".join(text))
-    total = sum(found.values())
-    return {text: p / total for text, p in found.items()}, total
-
-
 def likes(text: str) -> float:
     return math.prod(Unsure.ODDS[word] for word in text)
 
 
 def says(text: str) -> float:
     return float("ab" in text)
-
-
-def written(method: Method, n: int) -> list[str]:
-    generator = torch.Generator().manual_seed(0)
-    return ["".join(text) for text in method.write([Request({"t": "red"})] * n, generator, lambda done: None)]
-
-
-def distance(texts, exact: dict[str, float]) -> float:
-    """Total variation between the texts and what they should be samples of."""
-    return sum(abs(texts.count(text) / len(texts) - p) for text, p in exact.items()) / 2
 
 
 @pytest.mark.parametrize(("task", "obeys"), [(Says(), says), (Liked(), likes), (Liked(Hinted), likes)])

@@ -20,6 +20,7 @@ it leads, too.
 B requests · N particles of each · R particles still being written · V vocabulary
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -161,6 +162,10 @@ class Smc(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
+    def asked(self, request: Request) -> list[Rule]:
+        """The rules that one request's texts are weighed by."""
+        return [make(request.targets[name]) for name, make in self.rules.items()]
+
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         drawn = self.ended(requests, generator, progress).drawn(generator)
         return [self.lm.corpus.vocabulary.decode(words) for words in drawn]
@@ -168,7 +173,9 @@ class Smc(Method):
     @torch.inference_mode()
     def ended(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> Particles:
         """All particles, written to their end."""
-        rules = [[make(request.targets[name]) for name, make in self.rules.items()] for request in requests]
+        asked = [json.dumps(request.targets) for request in requests]
+        known = {key: self.asked(request) for key, request in dict(zip(asked, requests, strict=True)).items()}
+        rules = [known[key] for key in asked]
         twists = [
             Twist(
                 predictor.read([r.targets[name] for r in requests]), self.weight, self.particles, name not in self.rules
