@@ -8,6 +8,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from diffcontrol import resolvers
+from diffcontrol.refused import Refused
 
 resolvers.register()
 
@@ -16,7 +17,7 @@ resolvers.register()
 def main(cfg: DictConfig) -> float:
     try:
         return get_method(cfg.run)(cfg)  # imported late, so that --help and a mistyped option answer at once
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except Refused as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)

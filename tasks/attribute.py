@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.judges.labels import Labels, likeliest
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Head
 
 
@@ -31,10 +32,10 @@ class Attribute(ControlTask):
     def labels(self) -> Labels:
         found = Labels(self.corpus.splits["train"])
         if not found:
-            raise ValueError("attribute: the data have no labels; say data.columns.labels={label: column}")
+            raise Refused("attribute: the data have no labels; say data.columns.labels={label: column}")
         if self.label not in (None, *found.values):
             known = ", ".join(found.values)
-            raise ValueError(f"attribute: task.attribute.label={self.label} is no label of the data; known are {known}")
+            raise Refused(f"attribute: task.attribute.label={self.label} is no label of the data; known are {known}")
         return found
 
     def annotate(self, example: Example) -> list[list[str]]:
@@ -47,13 +48,13 @@ class Attribute(ControlTask):
         """[label, value], or the text "label: value"."""
         parts = [part.strip() for part in target.split(":", 1)] if isinstance(target, str) else target
         if not isinstance(parts, list | tuple) or len(parts) != 2:
-            raise ValueError(f"attribute: {target!r} is not a target; write [label, value]")
+            raise Refused(f"attribute: {target!r} is not a target; write [label, value]")
         label, value = map(str, parts)
         if label not in self.labels.values:
-            raise ValueError(f"attribute: no label {label!r}; known are {', '.join(self.labels.values)}")
+            raise Refused(f"attribute: no label {label!r}; known are {', '.join(self.labels.values)}")
         if value not in self.labels.values[label]:
             known = ", ".join(self.labels.values[label])
-            raise ValueError(f"attribute: {label} has no value {value!r}; known are {known}")
+            raise Refused(f"attribute: {label} has no value {value!r}; known are {known}")
         return [label, value]
 
     def head(self, width: int) -> "LabelHead":
@@ -68,7 +69,7 @@ class Attribute(ControlTask):
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         if judges.get("labels") is None:
-            raise ValueError("attribute: scoring needs the judge `labels` (conf/task/attribute.yaml)")
+            raise Refused("attribute: scoring needs the judge `labels` (conf/task/attribute.yaml)")
         said = [
             judged.get(label, {}) for judged, (label, _) in zip(judges["labels"].judge(texts), targets, strict=True)
         ]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
 from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
@@ -41,9 +42,7 @@ class FirstWord(ControlTask):
 
     def parse(self, target: Any) -> str:
         if target not in self.known:
-            raise ValueError(
-                f"first_word: no text is known to begin with {target!r}; known are {', '.join(self.known)}"
-            )
+            raise Refused(f"first_word: no text is known to begin with {target!r}; known are {', '.join(self.known)}")
         return target
 
     def head(self, width: int) -> "WordHead":

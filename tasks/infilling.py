@@ -27,6 +27,7 @@ from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example, Gapped
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.metrics.overlap import overlap
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
 from diffcontrol.syntax import trees
 from diffcontrol.task import GapTask, Target
@@ -49,9 +50,7 @@ class Infilling(GapTask):
 
     def __init__(self, data: Corpus, length: str | int = "exact", bert: str | None = None):
         if length not in ASKED and (type(length) is not int or length < 1):
-            raise ValueError(
-                f"task.infilling.length={length} is neither one of {', '.join(ASKED)} nor a number of words"
-            )
+            raise Refused(f"task.infilling.length={length} is neither one of {', '.join(ASKED)} nor a number of words")
         self.corpus, self.length, self.bert, self.most = data, length, bert, data.length - 2
 
     def annotate(self, example: Example) -> dict[str, Any]:
@@ -89,17 +88,17 @@ class Infilling(GapTask):
     def parse(self, target: Any) -> Target:
         given = self._read(target) if isinstance(target, str) else target
         if not isinstance(given, Mapping) or not {"left", "right"} <= set(given) <= {"left", "right", "length"}:
-            raise ValueError(f'infilling: {target!r} is not a target; write "words to the left [3] words to the right"')
+            raise Refused(f'infilling: {target!r} is not a target; write "words to the left [3] words to the right"')
         left, right = (side.split() if isinstance(side, str) else side for side in (given["left"], given["right"]))
         if not all(isinstance(side, list | tuple) and all(map(_is_word, side)) for side in (left, right)):
-            raise ValueError(
+            raise Refused(
                 f"infilling: {target!r}: left and right are lists of words, START, END, UNK and PAD not theirs"
             )
         low, high = _bounds(length := given.get("length"), target)
         room = self.most - len(left) - len(right)
         if not 1 <= low <= min(high, room):
             asked = "a middle" if length is None else f"a middle of {length} words"
-            raise ValueError(
+            raise Refused(
                 f"infilling: {target!r} asks for {asked}; with {len(left) + len(right)} words around it, a text of "
                 f"this model has room for 1 to {room}"
             )
@@ -211,5 +210,5 @@ def _bounds(length: Any, target: Any) -> tuple[int, int]:
         return 1, 10**6
     both = [length, length] if isinstance(length, int) else length
     if not isinstance(both, list | tuple) or [type(n) for n in both] != [int, int]:
-        raise ValueError(f"infilling: {target!r}: its length is a number of words, two of them, or null")
+        raise Refused(f"infilling: {target!r}: its length is a number of words, two of them, or null")
     return both[0], both[1]

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diffcontrol.automaton import Automaton, Some, anything, pattern
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Ends, Rule
 from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import Vocabulary
@@ -41,7 +42,7 @@ class Length(ControlTask):
         if isinstance(target, str) and target.strip().isdecimal():
             target = int(target)
         if isinstance(target, bool) or not isinstance(target, int) or not 1 <= target <= self.most:
-            raise ValueError(f"length: {target!r} is not a target; write a number of words from 1 to {self.most}")
+            raise Refused(f"length: {target!r} is not a target; write a number of words from 1 to {self.most}")
         return target
 
     def layouts(self, target: int) -> list[Layout]:

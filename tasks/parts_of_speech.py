@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, Some, pattern
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.syntax.judging import fitted, parses
 from diffcontrol.syntax.tagger import SpacyTagger
@@ -55,12 +56,12 @@ class PartsOfSpeech(ControlTask):
         if isinstance(tags, str):
             tags = tags.replace(",", " ").split()
         if not isinstance(tags, list | tuple) or not tags:
-            raise ValueError(f"parts_of_speech: {target!r} is not a target; write a list of tags, one for each word")
+            raise Refused(f"parts_of_speech: {target!r} is not a target; write a list of tags, one for each word")
         unknown = [tag for tag in tags if tag not in UNIVERSAL]
         if unknown:
-            raise ValueError(f"parts_of_speech: no tag {unknown[0]!r}; known are {', '.join(UNIVERSAL)}")
+            raise Refused(f"parts_of_speech: no tag {unknown[0]!r}; known are {', '.join(UNIVERSAL)}")
         if len(tags) > self.corpus.length - 2:
-            raise ValueError(
+            raise Refused(
                 f"parts_of_speech: {len(tags)} tags are asked for, and a text of this model has at most "
                 f"{self.corpus.length - 2} words"
             )

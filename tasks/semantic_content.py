@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, classed, explored, words
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import END, Vocabulary
@@ -155,14 +156,12 @@ class SemanticContent(ControlTask):
             cut = parts.index(":")
             parts = [" ".join(parts[:cut]), " ".join(parts[cut + 1 :])]
         if len(parts) != 2:
-            raise ValueError(f"semantic_content: {target!r} is not a target; write [field, value]")
+            raise Refused(f"semantic_content: {target!r} is not a target; write [field, value]")
         field, value = parts
         if field not in self.known:
-            raise ValueError(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")
+            raise Refused(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")
         if value not in self.known[field]:
-            raise ValueError(
-                f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}"
-            )
+            raise Refused(f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}")
         return [field, value]
 
     def head(self, width: int) -> "MentionHead":

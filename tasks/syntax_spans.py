@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
@@ -47,7 +48,7 @@ class SyntaxSpans(ControlTask):
     def labels(self) -> list[str]:
         seen = Counter(label for e in self.corpus.splits["train"] for *_, label in self.annotate(e))
         if not seen:
-            raise ValueError("syntax_spans: the training data has no trees; let task.syntax_spans.data be a treebank")
+            raise Refused("syntax_spans: the training data has no trees; let task.syntax_spans.data be a treebank")
         return sorted(label for label, n in seen.items() if n >= self.min_count)
 
     def annotate(self, example: Example) -> list[list[Any]]:
@@ -64,16 +65,16 @@ class SyntaxSpans(ControlTask):
         if isinstance(given, str):
             given = [int(part) if part.isdecimal() else part for part in given.replace(",", " ").split()]
         if not (isinstance(given, list | tuple) and [type(part) for part in given] == [int, int, str]):
-            raise ValueError(f"syntax_spans: {target!r} is not a target; write one [first word, last word, label]")
+            raise Refused(f"syntax_spans: {target!r} is not a target; write one [first word, last word, label]")
         first, last, label = given
         most = self.corpus.length - 3
         if not 0 <= first <= last <= most:
-            raise ValueError(
+            raise Refused(
                 f"syntax_spans: words {first} to {last} are no span of a text; they are counted from 0 and the last "
                 f"one is at most {most} in texts of this model"
             )
         if not any(within(label, chain) for chain in self.labels):
-            raise ValueError(f"syntax_spans: no constituent {label!r} is known; known are {', '.join(self.labels)}")
+            raise Refused(f"syntax_spans: no constituent {label!r} is known; known are {', '.join(self.labels)}")
         return [first, last, label]
 
     def head(self, width: int) -> "SpanHead":
@@ -87,7 +88,7 @@ class SyntaxSpans(ControlTask):
         return [str(first), ",", str(last), ",", label]
 
     def rule(self, vocabulary: Vocabulary) -> Callable[[Span], Rule]:
-        raise ValueError(
+        raise Refused(
             "constrained: whether words are a constituent depends on the words around them, so no rule on single words "
             "makes a text meet a target of syntax_spans"
         )

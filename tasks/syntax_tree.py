@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from diffcontrol.automaton import Automaton, Some, pattern
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.metrics import brackets
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
@@ -48,7 +49,7 @@ class SyntaxTree(ControlTask):
             if example.tree:
                 seen.update(label for *_, label in trees.spans(trees.bare(example.tree))[1])
         if not seen:
-            raise ValueError("syntax_tree: the training data has no trees; let task.syntax_tree.data be a treebank")
+            raise Refused("syntax_tree: the training data has no trees; let task.syntax_tree.data be a treebank")
         return sorted(label for label, n in seen.items() if n >= self.min_count)
 
     def annotate(self, example: Example) -> str:
@@ -70,11 +71,11 @@ class SyntaxTree(ControlTask):
     def parse(self, target: Any) -> str:
         """A tree in brackets, bare or with preterminals over its words, whatever its root is called."""
         if not isinstance(target, str):
-            raise ValueError(f"syntax_tree: {target!r} is not a target; write a tree in brackets, as {EXAMPLE!r}")
+            raise Refused(f"syntax_tree: {target!r} is not a target; write a tree in brackets, as {EXAMPLE!r}")
         try:
             found = trees.read(target)
-        except ValueError as error:
-            raise ValueError(f"syntax_tree: {error}") from error
+        except Refused as error:
+            raise Refused(f"syntax_tree: {error}") from error
         bare = trees.assemble(len(found.leaves), found.nodes)
         loose = [leaf for leaf, tag in zip(found.leaves, found.tags, strict=True) if leaf != "*" and not tag]
         taken = [tag for tag in found.tags if tag in self.labels]
@@ -84,7 +85,7 @@ class SyntaxTree(ControlTask):
         elif taken:
             why = f"{taken[0]} stands over a single word as if it were a part of speech; write ({taken[0]} *)"
         if why:
-            raise ValueError(f"syntax_tree: {target!r} cannot be asked for: {why}")
+            raise Refused(f"syntax_tree: {target!r} cannot be asked for: {why}")
         return bare
 
     def head(self, width: int) -> "TreeHead":

@@ -8,9 +8,10 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-import run  # noqa: F401  its resolver is part of the configuration
+from diffcontrol import resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
+resolvers.register()
 
 
 def options(group: str) -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from diffcontrol.data.corpus import Corpus, Example, content_digest
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Head, Target
 from diffcontrol.text import END, START
 from diffcontrol.training import Trainable, seed_of
@@ -81,7 +82,7 @@ class FakeTask(ControlTask):
 
     def parse(self, target: Any) -> Target:
         if target not in self.asked:
-            raise ValueError(f"the word {target!r} cannot be asked for; allowed are {', '.join(self.asked)}")
+            raise Refused(f"the word {target!r} cannot be asked for; allowed are {', '.join(self.asked)}")
         return target
 
     def head(self, width: int) -> Head:

@@ -55,6 +55,11 @@ def test_a_circle_would_be_found(tmp_path):
 def test_the_package_knows_nothing_of_the_tasks_in_the_folder_beside_it():
     for name, path in MODULES.items():
         text = path.read_text(encoding="utf-8")
-        roots = {n.split(".")[0] for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)
-                 for n in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])}  # fmt: skip
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                names.add(node.module or "")
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+        roots = {name.split(".")[0] for name in names}
         assert not roots & {"tasks", "tests", "run"}, name

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from diffcontrol.refused import Refused
 from diffcontrol.requests import choose, sources
 from diffcontrol.task import Request
 from tests.fakes import COLOURS, FakeCorpus, FakeTask
@@ -85,32 +86,40 @@ def test_a_file_of_json_lines(tmp_path, corpus, colour, both):
 def test_a_bad_line_is_named_with_its_file(tmp_path, corpus, colour, line, said):
     file = tmp_path / "targets.jsonl"
     file.write_text(f'"red"\n\n{line}\n')
-    with pytest.raises(ValueError, match=rf"targets.jsonl, line 3: .*{said}"):
+    with pytest.raises(Refused, match=rf"targets.jsonl, line 3: .*{said}"):
         choose(colour, corpus, str(file), None, 0)
 
 
-def test_refused_targets_can_be_left_out_and_are_counted(caplog, corpus, colour):
+def test_invalid_targets_can_be_left_out_and_are_counted(caplog, corpus, colour):
     given = ["red", "purple", "blue", "mauve"]
     assert [r.targets["colour"] for r in choose(colour, corpus, given, 2, 0, "skip")] == ["red", "blue"]
-    assert "2 refused" in caplog.text and "entry 2" in caplog.text and "purple" in caplog.text
-    with pytest.raises(ValueError, match="no target for colour"):
+    assert "2 invalid" in caplog.text and "entry 2" in caplog.text and "purple" in caplog.text
+    with pytest.raises(Refused, match="no target for colour"):
         choose(colour, corpus, ["purple"], None, 0, "skip")
-    with pytest.raises(ValueError, match=r"targets.refused=ignore: .*error, skip"):
+    with pytest.raises(Refused, match=r"targets.on_invalid=ignore: .*error, skip"):
         choose(colour, corpus, given, 2, 0, "ignore")
+
+
+@pytest.mark.parametrize("on_invalid", ["error", "skip"])
+def test_a_fault_of_a_task_is_not_taken_for_an_invalid_target(corpus, colour, monkeypatch, on_invalid):
+    monkeypatch.setattr(colour["colour"], "parse", lambda target: [].index(target))
+    with pytest.raises(ValueError, match="not in list") as raised:
+        choose(colour, corpus, ["red"], None, 0, on_invalid)
+    assert not isinstance(raised.value, Refused)
 
 
 def test_a_literal_list_and_a_bad_entry_of_it(corpus, colour, both):
     assert [r.targets for r in choose(colour, corpus, ["red", "blue"], 1, 0)] == [{"colour": "red"}]
-    with pytest.raises(ValueError, match=r"entry 2: .*'purple'.*red, green, blue"):
+    with pytest.raises(Refused, match=r"entry 2: .*'purple'.*red, green, blue"):
         choose(colour, corpus, ["red", "purple"], None, 0)
-    with pytest.raises(ValueError, match=r"entry 1: .*no target for animal"):
+    with pytest.raises(Refused, match=r"entry 1: .*no target for animal"):
         choose(both, corpus, [{"colour": "red"}], None, 0)
-    with pytest.raises(ValueError, match=r"entry 1: 'red' does not say which task"):
+    with pytest.raises(Refused, match=r"entry 1: 'red' does not say which task"):
         choose(both, corpus, ["red"], None, 0)
 
 
 def test_a_file_that_is_not_there(tmp_path, corpus, colour):
-    with pytest.raises(ValueError, match=r"nosuch.jsonl.*heldout, dev, a file"):
+    with pytest.raises(Refused, match=r"nosuch.jsonl.*heldout, dev, a file"):
         choose(colour, corpus, str(tmp_path / "nosuch.jsonl"), None, 0)
 
 
@@ -118,7 +127,7 @@ def test_a_file_that_is_not_there(tmp_path, corpus, colour):
 def test_nothing_to_ask_for(tmp_path, corpus, given):
     (tmp_path / "empty").write_text("\n\n")
     source = str(tmp_path / "empty") if given == "empty" else given
-    with pytest.raises(ValueError, match="no target for colour"):
+    with pytest.raises(Refused, match="no target for colour"):
         choose({"colour": FakeTask(["purple"])}, corpus, source, None, 0)
 
 

@@ -188,20 +188,33 @@ def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
     (("task=syntax_spans", "method=constrained"), "constrained: whether words are a constituent depends"),
     (("task=syntax_tree", "method=[pplm]"), "pplm: its discriminator tells classes apart"),
     (("method=[fudge,best]",), "candidates are chosen among the texts of a method that is not in this run"),
-    (("unserved=perhaps",), "unserved=perhaps: a method that cannot serve the tasks is an error, or skip"),
+    (("on_unsupported=perhaps",), "on_unsupported=perhaps: a method that is not applicable is an error, or skip"),
 ])  # fmt: skip
-def test_what_a_method_cannot_serve_is_said_before_anything_is_trained(tmp_path, here, overrides, said):
+def test_a_method_that_is_not_applicable_is_refused_before_anything_is_trained(tmp_path, here, overrides, said):
     with pytest.raises(SystemExit) as end:
         here(tmp_path, *overrides)
     assert said in str(end.value.code) and not list((tmp_path / "store").rglob("*"))
 
 
-def test_a_method_that_cannot_serve_can_be_left_out(first, here):
-    own = first[0] / "unserved"
-    here(first[0], f"paths.outputs={own / 'outputs'}", "method=[infill,fudge]", "unserved=skip")
+def test_a_method_that_is_not_applicable_can_be_left_out(first, here):
+    own = first[0] / "unsupported"
+    here(first[0], f"paths.outputs={own / 'outputs'}", "method=[infill,fudge]", "on_unsupported=skip")
     assert set(results(newest(own))["methods"]) == {"gold", "unguided", "fudge"}
     said = "".join(path.read_text() for path in newest(own).glob("*.log"))
     assert "method infill is left out: Infill writes between given words" in said
+
+
+@pytest.mark.parametrize("on_unsupported", ["error", "skip"])
+def test_a_fault_of_the_program_is_not_shown_as_the_users(tmp_path, here, monkeypatch, capfd, on_unsupported):
+    def check(*_):
+        raise ValueError("shapes differ")
+
+    monkeypatch.setattr("diffcontrol.methods.fudge.Fudge.check", check)
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, f"on_unsupported={on_unsupported}")
+    assert end.value.code == 1  # not a sentence
+    said = capfd.readouterr().err
+    assert "Traceback" in said and "ValueError: shapes differ" in said
 
 
 # --- faults

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffcontrol import store as store_module
+from diffcontrol.refused import Refused
 from diffcontrol.store import Store
 from tests.fakes import GPT2, OPTIM, FakeCorpus
 from tests.toys import Faults, child, toy
@@ -308,7 +309,7 @@ def test_ctrl_c_leaves_no_model_and_can_be_gone_on_from(tmp_path, monkeypatch):
 @pytest.mark.parametrize("first", [0, 20, 33])  # of 35 steps
 def test_a_loss_that_is_no_number_ends_training_and_is_never_stored(tmp_path, first):
     Faults.nan = first
-    with pytest.raises(FloatingPointError, match=r"Toy.* step \d+.*lr"):
+    with pytest.raises(Refused, match=r"Toy.* step \d+.*lr"):
         store(tmp_path).fit(toy(steps=35))
     assert models(tmp_path) == set()
 

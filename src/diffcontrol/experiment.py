@@ -6,18 +6,21 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from diffcontrol import report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
+from diffcontrol.refused import Refused
 from diffcontrol.requests import choose, sources
 from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
@@ -36,12 +39,47 @@ NOISE = (  # what Lightning and transformers say of things that are meant
 )
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that stands before the first method writes."""
+
+    store: Store
+    tasks: dict[str, ControlTask]
+    corpus: Corpus
+    requests: list[Request]
+    judges: dict[str, Any]
+    methods: dict[str, Any]  # name → config node, of those that are applicable to the tasks
+
+
 def run(cfg: DictConfig) -> float:
-    """Runs the experiment a config describes and returns the mean strict success of its first method."""
-    nodes: Any = OmegaConf.to_container(cfg, resolve=True)
+    """Runs the experiment that a config describes and returns the mean strict success of its first method.
+
+    Raises:
+        Refused: the config asks for something that cannot be done.
+    """
+    return compare(resolved(cfg))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain containers, every interpolation in it resolved. Nothing behind this line sees OmegaConf.
+
+    Raises:
+        Refused: one of our resolvers refused.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except InterpolationResolutionError as error:  # OmegaConf wraps what a resolver raises
+        if isinstance(error.__cause__, Refused):
+            raise error.__cause__ from None
+        raise
+
+
+def compare(cfg: dict[str, Any]) -> float:
+    """Writes with every method on the same targets, scores, reports; returns what `run` returns."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    store, tasks, corpus, requests, judges = prepare(cfg, nodes)
-    methods = {name: store.build(node) for name, node in nodes["method"].items()}
+    ready = prepare(cfg)
+    store, tasks, requests, judges = ready.store, ready.tasks, ready.requests, ready.judges
+    methods = {name: store.build(node) for name, node in ready.methods.items()}
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
         return math.nan
     evaluations: dict[str, Evaluation] = {}
@@ -49,57 +87,68 @@ def run(cfg: DictConfig) -> float:
         evaluations["gold"] = evaluate(gold, requests, tasks, judges)
         evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
     for name, method in methods.items():
-        texts, cost = _timed(name, method, requests, cfg.num_samples)
+        texts, cost = _timed(name, method, requests, cfg["num_samples"])
         evaluations[name] = evaluate(texts, requests, tasks, judges)
-        evaluations[name].extra = {**cost, "models": store.addresses(nodes["method"][name])}
+        evaluations[name].extra = {**cost, "models": store.addresses(ready.methods[name])}
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
-        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices["data"], "seed": cfg.seed, "commit": commit(),
-        "targets": {"from": _label(nodes["targets"]["from"]), "n": len(requests)}, "num_samples": cfg.num_samples,
+        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices["data"], "seed": cfg["seed"],
+        "commit": commit(), "num_samples": cfg["num_samples"],
+        "targets": {"from": _label(cfg["targets"]["from"]), "n": len(requests)},
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
-        "strength": nodes["strength"], "settings": _settings(), "trained": store.trained,
-        "judges": quality(judges, corpus),
-        "teacher": store.address(nodes["judge"]["teacher"]),
-        **({"matched": nodes["matched"]} if nodes["matched"] else {}),
+        "strength": cfg["strength"], "settings": _settings(), "trained": store.trained,
+        "judges": quality(judges, ready.corpus),
+        "teacher": store.address(cfg["judge"]["teacher"]),
+        **({"matched": cfg["matched"]} if cfg["matched"] else {}),
     }  # fmt: skip
-    _write(cfg, nodes, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
+    _write(cfg, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
     strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
     return sum(strict) / len(strict)
 
 
-def prepare(cfg: DictConfig, nodes: Any) -> tuple[Store, dict, Corpus, list[Request], dict[str, Any]]:
-    """What there is before any method: store, tasks, corpus, requests, judges."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    store = Store(cfg.paths.store, cfg.paths.pretrained, nodes["trainer"], lambda name: _logger(nodes, name))
-    tasks = {name: store.build(node) for name, node in nodes["task"].items()}
-    corpus = store.build(nodes["data"])
-    annotated = store.build(nodes["targets"].get("data", nodes["data"]))
-    wanted = cfg.targets
-    requests = choose(tasks, annotated, nodes["targets"]["from"], wanted.n, wanted.seed, wanted.refused)
-    _serving(nodes, tasks, corpus)  # what cannot be is said before anything is trained
-    # before the methods: a parser that is missing is said before they are trained
-    judges = {"grammar": corpus.grammar(), **store.build(nodes["judge"])}
-    return store, tasks, corpus, requests, judges
-
-
-def _serving(nodes: Any, tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
-    """Leaves out methods that cannot serve the tasks, if `unserved` is to be skipped.
+def prepare(cfg: dict[str, Any]) -> Prepared:
+    """Builds all but the methods, and says what cannot be done before anything of theirs is trained.
 
     Raises:
-        ValueError: one cannot, and why; or `unserved` is neither error nor skip.
+        Refused: a target is invalid, a method is not applicable, or something that is needed is missing.
     """
-    if nodes["unserved"] not in ("error", "skip"):
-        raise ValueError(f"unserved={nodes['unserved']}: a method that cannot serve the tasks is an error, or skip")
-    for name, node in list(nodes["method"].items()):
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    paths, wanted = cfg["paths"], cfg["targets"]
+    store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
+    tasks = {name: store.build(node) for name, node in cfg["task"].items()}
+    corpus = store.build(cfg["data"])
+    annotated = store.build(wanted.get("data", cfg["data"]))
+    requests = choose(tasks, annotated, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
+    methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
+    # The judges come before the methods are built: a missing parser is found before anything is trained.
+    judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
+    return Prepared(store, tasks, corpus, requests, judges, methods)
+
+
+def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,
+               on_unsupported: str) -> dict[str, Any]:  # fmt: skip
+    """The config nodes of the methods that are applicable to the tasks.
+
+    on_unsupported: what happens to a method that is not: error, or skip (a warning says that it is left out, and why).
+
+    Raises:
+        Refused: a method is not applicable, or `on_unsupported` is neither error nor skip.
+    """
+    if on_unsupported not in ("error", "skip"):
+        raise Refused(f"on_unsupported={on_unsupported}: a method that is not applicable is an error, or skip")
+    found = {}
+    for name, node in nodes.items():
         try:
             Method.check_node(node, tasks, corpus)
-        except ValueError as error:
-            if nodes["unserved"] == "error":
+        except Refused as refused:
+            if on_unsupported == "error":
                 raise
-            log.warning("method %s is left out: %s", name, error)
-            del nodes["method"][name]
+            log.warning("method %s is left out: %s", name, refused)
+        else:
+            found[name] = node
+    return found
 
 
 def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:
@@ -128,15 +177,15 @@ def _label(source: Any) -> str:
     return source if isinstance(source, str) else "list"
 
 
-def _logger(nodes: dict[str, Any], name: str) -> Any:
-    return instantiate(nodes["logger"], name=name) if nodes.get("logger") else None
+def _logger(cfg: Mapping[str, Any], name: str) -> Any:
+    return instantiate(cfg["logger"], name=name) if cfg.get("logger") else None
 
 
-def _write(cfg: DictConfig, nodes: dict[str, Any], folder: Path, results: dict[str, Any], samples: list) -> None:
+def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
+    OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples)
-    log_results(_logger(nodes, "results"), results, samples, folder)
+    log_results(_logger(cfg, "results"), results, samples, folder)
     console = report.console()
     console.print(report.table(results))
-    console.print(f"All of it lies in [bold]{folder}[/bold]", soft_wrap=True, highlight=False)
+    console.print(f"Results saved to [bold]{folder}[/bold]", soft_wrap=True, highlight=False)

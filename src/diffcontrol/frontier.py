@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffcontrol import experiment
 from diffcontrol.evaluation import evaluate
@@ -25,14 +25,20 @@ Point = dict[str, Any]  # a method's row of results, and its `setting`
 
 
 def run(cfg: DictConfig) -> float:
-    """Sweeps, compares, and returns what `experiment.run` does of the comparison."""
+    """Sweeps, compares, and returns what `experiment.run` returns of the comparison.
+
+    Raises:
+        Refused: the config asks for something that cannot be done.
+    """
+    plain = experiment.resolved(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    tuning = OmegaConf.merge(cfg, {"targets": cfg.frontier.targets, "num_samples": cfg.frontier.num_samples})
-    assert isinstance(tuning, DictConfig)
-    nodes: Any = OmegaConf.to_container(tuning, resolve=True)
-    store, tasks, _, requests, judges = experiment.prepare(tuning, nodes)
-    swept = {name: settings(nodes["sweep"].get(name, {})) for name in nodes["method"]}
-    methods = {name: [store.build(nodes["method"][name] | setting) for setting in own] for name, own in swept.items()}
+    wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
+    ready = experiment.prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
+    tasks, requests, judges = ready.tasks, ready.requests, ready.judges
+    swept = {name: settings(plain["sweep"].get(name, {})) for name in ready.methods}
+    methods = {
+        name: [ready.store.build(ready.methods[name] | setting) for setting in own] for name, own in swept.items()
+    }
     if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
         return math.nan
     points: dict[str, list[Point]] = {}
@@ -40,20 +46,19 @@ def run(cfg: DictConfig) -> float:
         points[name] = []
         for method, setting in zip(built, swept[name], strict=True):
             title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
-            texts = method.generate(requests, tuning.num_samples, title=f"{title} (dev)")
+            texts = method.generate(requests, n, title=f"{title} (dev)")
             points[name].append({"setting": setting, **evaluate(texts, requests, tasks, judges).row()})
-    level = math.log(cfg.frontier.perplexity) if cfg.frontier.perplexity else lowest(points)
+    level = math.log(wanted["perplexity"]) if wanted["perplexity"] else lowest(points)
     chosen = {name: match(own, level) for name, own in points.items()}
     found = {"perplexity": math.exp(level), "settings": {name: choice for name, choice in chosen.items() if choice}}
     gold = sources(requests)
     if gold:
         points = {"gold": [{"setting": {}, **evaluate(gold, requests, tasks, judges).row()}], **points}
-    dev = {"tasks": list(tasks), "targets": dict(nodes["targets"]), "num_samples": tuning.num_samples, **found,
+    dev = {"tasks": list(tasks), "targets": plain["targets"] | wanted["targets"], "num_samples": n, **found,
            "points": points}  # fmt: skip
     (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    matched = {**OmegaConf.to_container(cfg, resolve=True), "matched": found}  # type: ignore[dict-item]
-    matched["method"] = {name: as_node(node, chosen[name]) for name, node in nodes["method"].items()}
-    score = experiment.run(OmegaConf.create(matched))
+    matched = {name: as_node(node, chosen[name]) for name, node in ready.methods.items()}
+    score = experiment.compare({**plain, "method": matched, "matched": found})
     draw(dev, json.loads((folder / "results.json").read_text(encoding="utf-8")), folder / "frontier.png")
     return score
 

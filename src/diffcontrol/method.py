@@ -11,6 +11,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
 
@@ -26,10 +27,10 @@ class Method(ABC):
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
-        """Asked before anything is trained: whether this method, with this config node, can serve the tasks.
+        """Asked before anything is trained: whether this method, with this config node, is applicable to the tasks.
 
         Raises:
-            ValueError: it cannot, and why.
+            Refused: it cannot, and why.
         """
         return None  # most can
 
@@ -50,9 +51,9 @@ class Method(ABC):
         """How likely its own guide finds each finished text to obey, as log-probabilities [B].
 
         Raises:
-            ValueError: it has no guide.
+            Refused: it has no guide.
         """
-        raise ValueError(f"{type(self).__name__} has no guide of its own to choose texts by")
+        raise Refused(f"{type(self).__name__} has no guide of its own to choose texts by")
 
     def positions(self, request: Request) -> int:
         """How many positions a text for this request takes, where that is known before it is written; else 0.

@@ -9,36 +9,38 @@ from typing import Any
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.layout import joint
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
-REFUSED = ("error", "skip")
+ON_INVALID = ("error", "skip")
 log = logging.getLogger(__name__)
 
 
 def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int | None, seed: int,
-           refused: str = "error") -> list[Request]:  # fmt: skip
+           on_invalid: str = "error") -> list[Request]:  # fmt: skip
     """Requests for the tasks. From a split: `n` sentences drawn with `seed`, and of each sentence one target a task,
     so that composed targets can be met together. From a file or a list: the first `n`, in order.
 
-    refused: what becomes of a target of a file or list that a task refuses: error, or skip (left out and counted).
+    on_invalid: what happens to a target of a file or list that a task does not accept: error, or skip (left out and
+    counted).
 
     Raises:
-        ValueError: a target that a task refuses (with its line), no such file, or nothing to ask for.
+        Refused: a task does not accept a target (with its line), there is no such file, or nothing to ask for.
     """
-    if refused not in REFUSED:
-        raise ValueError(f"targets.refused={refused}: it is one of {', '.join(REFUSED)}")
+    if on_invalid not in ON_INVALID:
+        raise Refused(f"targets.on_invalid={on_invalid}: it is one of {', '.join(ON_INVALID)}")
     if not isinstance(source, str):
         given = ((f"targets.from, entry {i}", target) for i, target in enumerate(source, 1))
-        found = _given(tasks, given, refused)
+        found = _given(tasks, given, on_invalid)
     elif source in SPLIT_OF:
         found = _annotated(tasks, corpus, SPLIT_OF[source], n, seed)
     elif Path(source).is_file():
-        found = _given(tasks, _lines(Path(source)), refused)
+        found = _given(tasks, _lines(Path(source)), on_invalid)
     else:
-        raise ValueError(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
+        raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
     if not found:
-        raise ValueError(f"targets.from={source}: there is no target for {' and '.join(tasks)} in it")
+        raise Refused(f"targets.from={source}: there is no target for {' and '.join(tasks)} in it")
     return found[:n]
 
 
@@ -67,21 +69,21 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
         try:
             yield where, json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{where}: {line[:60]!r} is not JSON ({error.msg})") from error
+            raise Refused(f"{where}: {line[:60]!r} is not JSON ({error.msg})") from error
 
 
-def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], refused: str) -> list[Request]:
+def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], on_invalid: str) -> list[Request]:
     found: list[Request] = []
-    skipped: list[ValueError] = []
+    skipped: list[Refused] = []
     for where, target in given:
         try:
             found.append(_request(tasks, target, where))
-        except ValueError as error:
-            if refused == "error":
+        except Refused as refused:
+            if on_invalid == "error":
                 raise
-            skipped.append(error)
+            skipped.append(refused)
     if skipped:
-        log.warning("targets: %d refused and left out; the first: %s", len(skipped), skipped[0])
+        log.warning("targets: %d invalid and left out; the first: %s", len(skipped), skipped[0])
     return found
 
 
@@ -90,18 +92,18 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
     if isinstance(given, Mapping) and set(given) & set(tasks):
         missing = sorted(set(tasks) - set(given))
         if missing:
-            raise ValueError(f"{where}: there is no target for {', '.join(missing)}")
+            raise Refused(f"{where}: there is no target for {', '.join(missing)}")
         by_task = {name: given[name] for name in tasks}
     elif len(tasks) == 1:
         by_task = {next(iter(tasks)): given}
     else:
-        raise ValueError(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
+        raise Refused(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
     try:
         request = Request({name: tasks[name].parse(target) for name, target in by_task.items()})
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    except Refused as refused:
+        raise Refused(f"{where}: {refused}") from refused
     if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):
-        raise ValueError(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
+        raise Refused(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
     return request
 
 

@@ -9,8 +9,8 @@ from diffcontrol.refused import Refused
 
 
 def register() -> None:
-    """Makes `${task_names:}` and `${per_task:template}` and
-    `${strengths:group,default}` known to OmegaConf; calling it again changes nothing."""
+    """Makes `${task_names:}`, `${per_task:template}` and `${strengths:group,default}` known to OmegaConf; calling it
+    again changes nothing."""
     for name, resolver in (("task_names", task_names), ("per_task", per_task), ("strengths", strengths)):
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
 
@@ -25,32 +25,42 @@ def per_task(template: str, *, _root_: DictConfig) -> dict[str, Any]:
 
     A template is a top-level node of the configuration, as conf/predictor/default.yaml makes one. Its `task` becomes
     the task, and its `data` the data that the task reads (or `models_read.<task>`). What
-    `task_overrides.<task>.<template>` says is merged into it, or stands in its place if it describes an object itself
-    (has a `_target_`). A template with `for_every_task: true` was chosen on the command line for all tasks, so it is
-    not replaced. So no task names the models that methods train for it, and no method names a task.
+    `task_overrides.<task>.<template>` says is merged into it, or replaces it if it describes an object itself (has a
+    `_target_`). A template with `for_every_task: true` was chosen on the command line for all tasks, so it is not
+    replaced. So no task names the models that methods train for it, and no method names a task.
 
     The dictionary is plain and resolved, as OmegaConf does not resolve again what a resolver returns.
 
     Raises:
-        Refused: the configuration has no such template.
+        Refused: the configuration has no such template, or a task overrides what the template does not have.
     """
     if not isinstance(_root_.get(template), DictConfig):
-        raise Refused(f"per_task: the configuration has no template {template!r}")
+        raise Refused(f"${{per_task:{template}}}: the configuration has no template {template!r} at its top level")
     base = _plain(_root_[template])
-    chosen = base.pop("for_every_task", False)
+    for_every_task = base.pop("for_every_task", False)
     overrides = _root_.get("task_overrides") or {}
     found = {}
     for name in _root_.task:
         own = _plain((overrides.get(name) or {}).get(template) or {})
         own.pop("for_every_task", None)
-        node = dict(own) if "_target_" in own and not chosen else _merged(base, {} if "_target_" in own else own)
-        task = _plain(_root_.task[name])
-        node["task"] = task
+        if "_target_" not in own:
+            node = _merged(base, _declared(own, base, f"task_overrides.{name}.{template}"))
+        else:
+            node = dict(base if for_every_task else own)
+        node["task"] = _plain(_root_.task[name])
         reads = (_root_.get("models_read") or {}).get(name) or _root_.task[name].get("data")
         if "data" in node and reads is not None:
             node["data"] = _plain(reads)
         found[name] = node
     return found
+
+
+def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """`own`, if the template has all its keys."""
+    for key in own:
+        if key not in base:
+            raise Refused(f"{where}.{key}: the template has no {key}, only {', '.join(k for k in base if k[0] != '_')}")
+    return own
 
 
 def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from diffcontrol.automaton import Automaton
 from diffcontrol.data.corpus import Example
 from diffcontrol.layout import Layout
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.text import Vocabulary
 
@@ -52,16 +53,16 @@ class ControlTask(ABC):
         """A user's or a file's target, checked.
 
         Raises:
-            ValueError: one sentence that names the value and what is allowed.
+            Refused: one sentence that names the value and what is allowed.
         """
 
     def head(self, width: int) -> Head:
         """A new head on hidden states of this width.
 
         Raises:
-            ValueError: the task has none, as fixed words are all it asks for.
+            Refused: the task has none, as fixed words are all it asks for.
         """
-        raise ValueError(
+        raise Refused(
             f"{type(self).__name__} has no head to guide or classify with: the words it fixes are all it asks for"
         )
 
@@ -109,25 +110,25 @@ class ControlTask(ABC):
         """target → what single words say of it, for `constrained` and `smc`.
 
         Raises:
-            ValueError: nothing, and why.
+            Refused: nothing, and why.
         """
-        raise ValueError(f"constrained: no rule on single words makes a text meet a target of {type(self).__name__}")
+        raise Refused(f"constrained: no rule on single words makes a text meet a target of {type(self).__name__}")
 
     def automaton(self, vocabulary: Vocabulary) -> Callable[[Target], Automaton]:
         """target → the automaton of the texts that meet it, or of those that may, for `lookahead`.
 
         Raises:
-            ValueError: there is none, and why.
+            Refused: there is none, and why.
         """
-        raise ValueError(f"lookahead: no automaton says which texts meet a target of {type(self).__name__}")
+        raise Refused(f"lookahead, control=exact: no automaton says which texts meet a target of {type(self).__name__}")
 
     def classes(self) -> list[Target]:
         """All targets there are, for `pplm`, whose discriminator tells classes apart.
 
         Raises:
-            ValueError: they are no closed set.
+            Refused: they are no closed set.
         """
-        raise ValueError(f"pplm: its discriminator tells classes apart, and targets of {type(self).__name__} are no "
+        raise Refused(f"pplm: its discriminator tells classes apart, and targets of {type(self).__name__} are no "
                          "closed set of classes")  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What all trained models share: batches and noise that are functions of (model seed, step), optimiser, averaging."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,24 +9,28 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Sampler
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 
 
 @dataclass(frozen=True)
 class Optim:
     """How a model is trained; part of its recipe.
 
-    Fields: `steps` of `batch_size` texts; AdamW at `lr` after `warmup` steps, falling to 0 along `decay`
-    (cosine or linear); gradient norm clipped at `clip` (0: not); weights averaged with decay `ema` (0: not);
-    a checkpoint every `checkpoint` steps.
+    Fields: `steps` of `batch_size` texts; AdamW (`betas`, `weight_decay` of matrices) at `lr` after `warmup` steps,
+    falling to 0 along `decay` (cosine or linear); `muon`: the learning rate of Muon, which then trains the weight
+    matrices of the hidden layers in AdamW's stead, on the same course (0: AdamW trains everything); gradient norm
+    clipped at `clip` (0: not); weights averaged with decay `ema` (0: not); a checkpoint every `checkpoint` steps.
     """
 
     steps: int
     batch_size: int
     lr: float
+    muon: float = 0.0
     warmup: int = 100
     decay: str = "cosine"
     betas: Sequence[float] = (0.9, 0.98)
@@ -36,7 +41,21 @@ class Optim:
 
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "linear"):
-            raise ValueError(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+            raise Refused(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+        for name in ("steps", "batch_size", "checkpoint"):
+            self._allow(name, "a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
+        self._allow("lr", "a number above 0", lambda value: value > 0)
+        for name in ("muon", "warmup", "weight_decay", "clip"):
+            self._allow(name, "a number from 0", lambda value: value >= 0)
+        self._allow("ema", "a number from 0 to below 1", lambda value: 0 <= value < 1)
+        pair = not isinstance(self.betas, str | float | int) and len(self.betas) == 2
+        if not pair or not all(_number(beta) and 0 <= beta < 1 for beta in self.betas):
+            raise Refused(f"optim.betas={self.betas!r}: allowed are two numbers from 0 to below 1")
+
+    def _allow(self, name: str, allowed: str, test: Callable[[Any], bool]) -> None:
+        value = getattr(self, name)
+        if not _number(value) or not test(value):
+            raise Refused(f"optim.{name}={value!r}: allowed is {allowed}")
 
     def factor(self, step: int) -> float:
         """Learning rate at `step` as a fraction of lr."""
@@ -44,6 +63,11 @@ class Optim:
         done = min(1.0, step / self.steps)
         fall = 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()) if self.decay == "cosine" else 1 - done
         return rise * fall
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def seed_of(*parts: int) -> int:
@@ -106,6 +130,32 @@ class Steps(Sampler[list[int]]):
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(self.seed, which, turn)))
 
 
+class Together(Optimizer):
+    """Optimisers, each of parameters of its own, as one: Lightning takes one step with one optimiser.
+
+    It also keeps from Lightning that fused AdamW could unscale gradients by itself, for then they could not be clipped.
+    """
+
+    def __init__(self, parts: Sequence[Optimizer]):
+        self.parts = list(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        for part, own in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(own)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
 class Trainable(pl.LightningModule):
     """Base of everything the store trains. A recipe is the constructor's arguments; `optim` marks it as trainable.
 
@@ -139,7 +189,7 @@ class Trainable(pl.LightningModule):
         terms = self.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
         if self.global_step % 20 == 0 and not torch.isfinite(loss):
-            raise FloatingPointError(
+            raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
                 f"lower optim.lr={self.options.lr}"
             )
@@ -147,12 +197,23 @@ class Trainable(pl.LightningModule):
         self.log_dict({f"loss/{name}": term for name, term in terms.items()})
         return loss
 
+    def hidden(self) -> Sequence[Tensor]:
+        """The weight matrices of the hidden layers, which Muon may train; a model that has some names them."""
+        return ()
+
     def configure_optimizers(self) -> Any:
         o = self.options
-        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        hidden = [p for p in self.hidden() if p.requires_grad] if o.muon else []
+        if o.muon and not hidden:
+            raise ValueError(f"optim.muon={o.muon}: {type(self).__name__} has no hidden layers for it; allowed is 0")
+        known = {id(p) for p in hidden}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        matrices, others = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]))
+        parts: list[Optimizer] = [torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]), fused=True)]
+        if hidden:
+            parts.append(torch.optim.Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
+        optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
 
 

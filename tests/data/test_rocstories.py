@@ -4,6 +4,7 @@ import re
 import pytest
 
 from diffcontrol.data.rocstories import RocStories
+from diffcontrol.refused import Refused
 from tasks.infilling import Infilling
 from tests.composing import composed
 
@@ -74,7 +75,7 @@ def test_the_address_is_that_of_the_files(folder, tmp_path_factory):
 
 
 def test_what_is_missing_or_broken_is_named(folder):
-    with pytest.raises(FileNotFoundError, match="no file .*nosuch.json; say with paths.rocstories=<folder>"):
+    with pytest.raises(Refused, match="no file .*nosuch.json; say with paths.rocstories=<folder>"):
         corpus(folder, files={"stories": "nosuch.json"}).digest  # noqa: B018
     with pytest.raises(ValueError, match="data.sentences=2: a text has 3 to 5"):
         corpus(folder, sentences=2)

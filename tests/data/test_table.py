@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from diffcontrol.data import meaning
 from diffcontrol.data.corpus import SPLITS
 from diffcontrol.data.table import Table
+from diffcontrol.refused import Refused
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared/data"
@@ -134,7 +135,7 @@ def test_missing_column_names_column_file_and_what_there_is(write):
 @pytest.mark.parametrize("folder", ["nowhere", None])
 def test_missing_file_says_how_to_get_it(folder):
     urls = {split: f"http://127.0.0.1:9/{split}.csv" for split in SPLITS}
-    with pytest.raises(FileNotFoundError, match=r"paths\.e2e=<folder>"):
+    with pytest.raises(Refused, match=r"paths\.e2e=<folder>"):
         _ = e2e(folder, urls=urls).splits
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from diffcontrol.refused import Refused
 from diffcontrol.store import Store
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.parser import (
@@ -107,7 +108,7 @@ def test_a_moved_folder_is_the_same_parser_and_a_changed_file_is_not(local, tmp_
 
 @pytest.mark.parametrize(("model", "said"), [(None, "none is given"), ("/no/such", "no benepar_model.bin in /no/such")])
 def test_a_missing_folder_says_how_to_get_one(model, said):
-    with pytest.raises(FileNotFoundError, match=f"{said}; say parser.model=<folder>"):
+    with pytest.raises(Refused, match=f"{said}; say parser.model=<folder>"):
         FolderParser(model)
 
 
@@ -139,5 +140,5 @@ def test_a_published_model_out_of_reach_says_how_to_get_it(monkeypatch, tmp_path
 
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     monkeypatch.setattr(benepar, "download", download)
-    with pytest.raises(FileNotFoundError, match=r"benepar_en3 .* python -c .*benepar.download\('benepar_en3'\)"):
+    with pytest.raises(Refused, match=r"benepar_en3 .* python -c .*benepar.download\('benepar_en3'\)"):
         PublishedParser("benepar_en3")

@@ -17,6 +17,7 @@ from transformers import GPT2LMHeadModel
 
 from diffcontrol.autoregressive.causal_lm import gpt2
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 from diffcontrol.task import GapTask
 from diffcontrol.text import END, PAD, START
 from diffcontrol.training import Trainable, seed_of
@@ -36,7 +37,7 @@ class Infiller(Trainable):
         self.targets = [task.targets(task.annotate(example)) for example in examples]
         self.carriers = torch.tensor([i for i, targets in enumerate(self.targets) if targets])
         if not len(self.carriers):
-            raise ValueError(f"infill: {type(task).__name__} cuts nothing out of any training text")
+            raise Refused(f"infill: {type(task).__name__} cuts nothing out of any training text")
         self.ids = dict(data.vocabulary.ids)
         known = {word for example in examples for word in example.words}  # rare words stay UNK
         for targets in self.targets:

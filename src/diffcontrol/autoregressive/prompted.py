@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask
 from diffcontrol.training import Trainable
 
@@ -34,7 +35,7 @@ class Asked:
             flat += [numbers.setdefault(words, len(numbers)) for words in own]
             starts.append(len(flat))
         if len(numbers) < 2:
-            raise ValueError(f"{type(task).__name__}: {len(numbers)} different targets in the training texts; need 2")
+            raise Refused(f"{type(task).__name__}: {len(numbers)} different targets in the training texts; need 2")
         self.words, self.flat, self.starts = list(numbers), torch.tensor(flat), torch.tensor(starts)
         letters = {word: i for i, word in enumerate(dict.fromkeys(word for words in numbers for word in words))}
         self._spelled = pad_sequence(

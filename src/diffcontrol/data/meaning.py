@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from diffcontrol.refused import Refused
+
 COLUMNS = ("text", "meaning", "fields", "labels")
 FIELD = re.compile(r"([^\[\],]+)\[([^\[\]]*)\]")
 BETWEEN = re.compile(r"\s*,\s*")
@@ -19,29 +21,29 @@ def parse(meaning: str) -> dict[str, str]:
     """Field → value in the order of the text, spelled as there.
 
     Raises:
-        ValueError: what is wrong and where; the caller adds file and line.
+        Refused: what is wrong and where; the caller adds file and line.
     """
     text = meaning.strip()
     if not text:
-        raise ValueError("the meaning representation is empty")
+        raise Refused("the meaning representation is empty")
     fields: dict[str, str] = {}
     at = 0
     while True:
         match = FIELD.match(text, at)
         if match is None:
-            raise ValueError(f"the meaning representation does not parse as field[value], … at {text[at:]!r}")
+            raise Refused(f"the meaning representation does not parse as field[value], … at {text[at:]!r}")
         name, value = match[1].strip(), match[2].strip()
         if not name or not value:
-            raise ValueError(f"{'a value' if name else 'a field name'} is empty in {match[0]!r}")
+            raise Refused(f"{'a value' if name else 'a field name'} is empty in {match[0]!r}")
         if name in fields:
-            raise ValueError(f"the field {name!r} stands twice in the meaning representation")
+            raise Refused(f"the field {name!r} stands twice in the meaning representation")
         fields[name] = value
         at = match.end()
         if at == len(text):
             return fields
         comma = BETWEEN.match(text, at)
         if comma is None:
-            raise ValueError(f"stray text between fields at {text[at:]!r}")
+            raise Refused(f"stray text between fields at {text[at:]!r}")
         at = comma.end()
 
 
@@ -51,7 +53,7 @@ def renamed(fields: dict[str, str], names: dict[str, str]) -> dict[str, str]:
     for field, value in fields.items():
         name = names.get(field, field)
         if name in out:
-            raise ValueError(f"the field {name!r} stands twice in the meaning representation (data.rename: {field})")
+            raise Refused(f"the field {name!r} stands twice in the meaning representation (data.rename: {field})")
         out[name] = value
     return out
 
@@ -88,7 +90,7 @@ class Columns:
         unknown = sorted(set(columns) - set(COLUMNS))
         if unknown or not columns.get("text"):
             wrong = f"has the unknown key {unknown[0]!r}" if unknown else "must name the column of the text (text: …)"
-            raise ValueError(f"data.columns {wrong}; keys are {', '.join(COLUMNS)}")
+            raise Refused(f"data.columns {wrong}; keys are {', '.join(COLUMNS)}")
         fields, labels = (dict(columns.get(key) or {}) for key in ("fields", "labels"))
         return cls(columns["text"], columns.get("meaning"), fields, labels)
 
@@ -98,15 +100,15 @@ class Columns:
 
 
 def annotated(row: Mapping[str, str], columns: Columns, rename: dict[str, str]) -> tuple[list[str], dict, dict]:
-    """Words, fields and labels of one row; ValueError says what is wrong with it."""
+    """Words, fields and labels of one row; Refused says what is wrong with it."""
     words = tokens(row[columns.text])
     if not words:
-        raise ValueError(f"the text (column {columns.text!r}) is empty")
+        raise Refused(f"the text (column {columns.text!r}) is empty")
     fields = renamed(parse(row[columns.meaning]), rename) if columns.meaning else {}
     for field, column in columns.fields.items():
         value = row[column].strip()
         if value and field in fields:
-            raise ValueError(f"the field {field!r} stands both in {columns.meaning!r} and in {column!r}")
+            raise Refused(f"the field {field!r} stands both in {columns.meaning!r} and in {column!r}")
         if value:
             fields[field] = value
     labels = {label: row[column].strip() for label, column in columns.labels.items() if row[column].strip()}
@@ -124,7 +126,7 @@ def annotate(batch: Mapping[str, list], columns: Columns, rename: dict[str, str]
         fault = ""
         try:
             words, fields, labels = annotated(row, columns, rename)
-        except ValueError as error:
+        except Refused as error:
             fault = f"{error}, the row is {[row[c] for c in columns.needed]}"
         out["words"].append(" ".join(words))
         out["fields"].append(json.dumps(fields))

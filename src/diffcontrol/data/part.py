@@ -7,6 +7,7 @@ from functools import cached_property
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy
 from diffcontrol.judges.grammar import GrammarJudge
+from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
 
 
@@ -19,7 +20,7 @@ class Part(Corpus):
     def __init__(self, data: Corpus, part: int, of: int = 2):
         super().__init__()
         if not 0 <= part < of:
-            raise ValueError(f"data part {part} of {of}: parts are counted from 0")
+            raise Refused(f"data part {part} of {of}: parts are counted from 0")
         self.data, self.part, self.of, self.length = data, part, of, data.length
 
     @property

@@ -14,6 +14,7 @@ from diffcontrol.data import lexicon
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
 from diffcontrol.data.grammar import DeadEndError, Derivation, Grammar, parse_rules, read
 from diffcontrol.judges.grammar import GrammarJudge
+from diffcontrol.refused import Refused
 
 #: how to read them: `grammar.parse_rules`; three weights are those under lexicon.TONES
 RULES = """
@@ -202,7 +203,7 @@ class Restaurants(Corpus):
     def __init__(self, size: int = 24000, seed: int = 0, dev: int = 1000, test: int = 1000, length: int = 42):
         super().__init__()
         if min(size, dev, test) < 0:
-            raise ValueError(f"restaurants: size, dev and test count texts, got {size}, {dev}, {test}")
+            raise Refused(f"restaurants: size, dev and test count texts, got {size}, {dev}, {test}")
         self.sizes = {"train": size, "dev": dev, "test": test}
         self.seed, self.length = seed, length
 
@@ -230,7 +231,7 @@ class Restaurants(Corpus):
             if len(example.words) + 2 <= self.length:
                 found.setdefault(example.words, example)
         if len(found) < wanted:
-            raise ValueError(
+            raise Refused(
                 f"restaurants: {wanted} different texts of at most {self.length} positions were asked for and only "
                 f"{len(found)} found; ask for fewer (size, dev, test) or for longer ones (length)"
             )

@@ -17,6 +17,7 @@ from typing import Any
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped
 from diffcontrol.data.meaning import tokens
+from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
 
 _BETWEEN = re.compile(r"""(?<=[.!?]) +|(?<=[.!?]["']) +""")
@@ -35,7 +36,7 @@ class RocStories(Corpus):
                  length: int = 64, more_than: int = 10):  # fmt: skip
         super().__init__()
         if not 3 <= sentences <= 5:
-            raise ValueError(f"data.sentences={sentences}: a text has 3 to 5 sentences of a story")
+            raise Refused(f"data.sentences={sentences}: a text has 3 to 5 sentences of a story")
         self.folder, self.files, self.hub = folder, dict(files), dict(hub)
         self.sentences, self.length, self.more_than = sentences, length, more_than
 
@@ -45,7 +46,7 @@ class RocStories(Corpus):
         paths = {name: Path(self.folder, file) for name, file in self.files.items()}
         for path in paths.values():
             if not path.is_file():
-                raise FileNotFoundError(
+                raise Refused(
                     f"There is no file {path}; say with paths.rocstories=<folder> where "
                     f"{', '.join(self.files.values())} lie, or with data.files.stories=<file> what the stories are in."
                 )
@@ -96,7 +97,7 @@ class RocStories(Corpus):
             except ValueError:
                 story = None
             if not isinstance(story, list) or not story or not isinstance(story[0], str):
-                raise ValueError(f"{path} line {number}: {line[:60]!r} is not a JSON list with a story")
+                raise Refused(f"{path} line {number}: {line[:60]!r} is not a JSON list with a story")
             yield story[0]
 
     @cached_property
@@ -112,9 +113,9 @@ class RocStories(Corpus):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error})") from error
+            raise Refused(f"{path} is not JSON ({error})") from error
         if not isinstance(found, dict):
-            raise ValueError(f"{path} holds no JSON object of items")
+            raise Refused(f"{path} holds no JSON object of items")
         return found
 
     def _items(self, split: str, references: Mapping[str, list[str]]) -> list[Item]:
@@ -124,7 +125,7 @@ class RocStories(Corpus):
                 between = item["gold_labels"] or references.get(name, [])
                 found.append((item["obs1"], item["obs2"], list(between)))
             except (KeyError, TypeError) as error:
-                raise ValueError(f"{self.paths[split]}: item {name} has no {error}") from error
+                raise Refused(f"{self.paths[split]}: item {name} has no {error}") from error
         return [item for item in found if item[2]]
 
     def _art(self, split: str, most: int | None) -> list[Item]:
@@ -150,7 +151,7 @@ def _hub(name: str, split: str) -> Any:
     try:
         return load_dataset(name, split=split)
     except Exception as error:  # what it raises depends on network and version
-        raise FileNotFoundError(
+        raise Refused(
             f"{name} could not be read from the Hugging Face hub ({type(error).__name__}); say with "
             "paths.rocstories=<folder> where the files lie."
         ) from error

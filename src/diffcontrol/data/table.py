@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from diffcontrol.data import meaning
 from diffcontrol.data.corpus import SPLITS, Corpus, Example
 from diffcontrol.data.meaning import Columns, annotate, spelled
+from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
                 line = reader.line_num + 1
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} line {line}: not a CSV file in UTF-8 from here on ({error})") from error
+        raise Refused(f"{path} line {line}: not a CSV file in UTF-8 from here on ({error})") from error
 
 
 class Table(Corpus):
@@ -65,10 +66,10 @@ class Table(Corpus):
     ):
         super().__init__()
         if malformed not in ("error", "skip"):
-            raise ValueError(f"data.malformed={malformed} is neither error nor skip")
+            raise Refused(f"data.malformed={malformed} is neither error nor skip")
         missing = [split for split in SPLITS if not files.get(split)]
         if missing:
-            raise ValueError(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")
+            raise Refused(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")
         self.folder, self.files, self.urls = folder, dict(files), dict(urls or {})
         self.columns, self.rename = Columns.of(columns), dict(rename or {})
         self.labels_from_fields, self.given_forms = tuple(labels_from_fields), forms or {}
@@ -85,16 +86,16 @@ class Table(Corpus):
             paths = {split: Path(self.folder, self.files[split]) for split in SPLITS}
             absent = [path for path in paths.values() if not path.is_file()]
             if absent:
-                raise FileNotFoundError(f"There is no file {absent[0]}; {advice}.")
+                raise Refused(f"There is no file {absent[0]}; {advice}.")
             return paths
         if any(split not in self.urls for split in SPLITS):
-            raise FileNotFoundError(f"The data has neither a folder nor a URL for each split; {advice}.")
+            raise Refused(f"The data has neither a folder nor a URL for each split; {advice}.")
         from datasets import DownloadManager
 
         try:
             got = DownloadManager().download({split: self.urls[split] for split in SPLITS})
         except Exception as error:  # what it raises depends on protocol and version
-            raise FileNotFoundError(
+            raise Refused(
                 f"{self.urls['train']} could not be downloaded ({type(error).__name__}); {advice}."
             ) from error
         return {split: Path(path) for split, path in got.items()}
@@ -135,7 +136,7 @@ class Table(Corpus):
                 examples.append(Example(tuple(row["words"].split(" ")), fields, labels))
             elif self.malformed == "error":
                 hint = "data.malformed=skip leaves such rows out"
-                raise ValueError(f"{self._name(split)} line {line}: {fault} ({hint}).")
+                raise Refused(f"{self._name(split)} line {line}: {fault} ({hint}).")
             else:
                 faults.append((line, fault))
         self._warn(split, faults)
@@ -148,10 +149,10 @@ class Table(Corpus):
         for column in self.columns.needed:
             if column not in header:
                 there = ", ".join(map(repr, header))
-                raise ValueError(f"data.columns: {self._name(split)} has no column {column!r}; it has {there}.")
+                raise Refused(f"data.columns: {self._name(split)} has no column {column!r}; it has {there}.")
         doubled = [column for column in header if header.count(column) > 1]
         if doubled:
-            raise ValueError(f"{self._name(split)} has two columns {doubled[0]!r}.")
+            raise Refused(f"{self._name(split)} has two columns {doubled[0]!r}.")
 
     def _warn(self, split: str, faults: list[tuple[int, str]]) -> None:
         self.skipped[split] = len(faults)
@@ -178,7 +179,7 @@ class Table(Corpus):
         except DatasetGenerationError as error:
             *_, (line, _) = records(self.paths[split], self.delimiter)
             wrong = f"{self._name(split)} is no CSV file ({error.__cause__ or error})"
-            raise ValueError(f"{wrong}; its last row is at line {line}.") from error
+            raise Refused(f"{wrong}; its last row is at line {line}.") from error
 
     def _annotated(self, split: str, header: list[str]) -> "Dataset":
         """The file's rows as `annotate` gives them, kept by `datasets` under a name made of all that bears on them."""

@@ -51,6 +51,10 @@ class DiffusionLM(Trainable):
         alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
         return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * torch.randn_like(x0)
 
+    def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
+        """A draw of x_t of word ids [B L] at t [B], [B L D]."""
+        return self.noised(self.table()[ids], t)
+
     def log_likelihood(self, x_t: Tensor, t: Tensor) -> Tensor:
         """log N(x_t; √ᾱ·E_w, 1−ᾱ) of every word up to a constant, for vectors of equal norm, [B L V]."""
         alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
@@ -67,6 +71,13 @@ class DiffusionLM(Trainable):
         self.token_evaluations += x_t.shape[0] * x_t.shape[1]
         return self.readout(self.transformer(torch.cat(inputs, -1), t), likelihood, table)
 
+    def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """What it says of x_t; with self-conditioning half of the time, as while it writes there is a step before."""
+        prediction = self(x_t, t)
+        if self.conditioned and torch.rand(()) < 0.5:
+            prediction = self(x_t, t, prediction)
+        return prediction
+
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1]."""
         t = (torch.randperm(size) + torch.rand(size)) / size
@@ -74,6 +85,9 @@ class DiffusionLM(Trainable):
 
     def steps(self, rank: int = 0, world: int = 1) -> Steps:
         return windowed(self, rank, world)
+
+    def hidden(self) -> list[Tensor]:
+        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
 
     def collate(self, indices: list[int]) -> Tensor:
         return cropped(self.corpus.ids["train"][indices], self.window)

@@ -24,6 +24,7 @@ from torch.distributions import Normal
 
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.refused import Refused
 from diffcontrol.text import PAD
 
 Decode = Callable[[Prediction, Tensor], Tensor]  # (prediction, t) → x̂₀
@@ -51,9 +52,9 @@ class Sampler(ABC):
 
     def __init__(self, steps: int, noise: float = 1.0):
         if steps < 1:
-            raise ValueError(f"sampler.steps={steps}: at least 1 is needed")
+            raise Refused(f"sampler.steps={steps}: at least 1 is needed")
         if noise < 0:
-            raise ValueError(f"sampler.noise={noise}: a spread cannot be negative")
+            raise Refused(f"sampler.noise={noise}: a spread cannot be negative")
         self.steps, self.noise = steps, noise
 
     @abstractmethod

@@ -16,6 +16,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 
 _SMOOTH = SmoothingFunction().method2  # adds one to n-gram counts, as e2e-metrics' BLEUScore with smoothing 1.0
@@ -32,10 +33,10 @@ class Chosen(Method):
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         if node["method"] is None:
-            raise ValueError("candidates are chosen among the texts of a method that is not in this run; add it to "
+            raise Refused("candidates are chosen among the texts of a method that is not in this run; add it to "
                              "method=[…], guided_diffusion unless you say otherwise")  # fmt: skip
         if node["k"] < 1:
-            raise ValueError(f"candidates: k={node['k']}; at least 1 text is needed to choose from")
+            raise Refused(f"candidates: k={node['k']}; at least 1 text is needed to choose from")
         Method.check_node(node["method"], tasks, corpus)
 
     def models(self) -> list[torch.nn.Module]:

@@ -22,6 +22,7 @@ from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD
 
@@ -38,7 +39,7 @@ class FudgeProcessor(LogitsProcessor):
 
     def __init__(self, readings: Sequence[tuple[Reading, float]], pre_top_k: int = 200, post_top_k: int = 10):
         if any(strength < 0 for _, strength in readings):
-            raise ValueError("FUDGE: a strength is negative")
+            raise Refused("FUDGE: a strength is negative")
         self.readings, self.pre_top_k, self.post_top_k = readings, pre_top_k, post_top_k
         self._seen: Tensor | None = None  # ids of the step before, of all rows
         self._rows = torch.empty(0)  # those still being written
@@ -108,7 +109,7 @@ class Fudge(Method):
         super().__init__(chunk, seed)
         for name, predictor in predictors.items():
             if predictor.corpus.vocabulary.words != lm.corpus.vocabulary.words:
-                raise ValueError(f"fudge: the predictor of {name!r} knows other words than the language model")
+                raise Refused(f"fudge: the predictor of {name!r} knows other words than the language model")
         self.lm, self.predictors = lm, dict(predictors)
         self.strength = {name: scale * strength.get(name, strength.get("default", 0.0)) for name in predictors}
         self.pre_top_k, self.post_top_k = pre_top_k, post_top_k

@@ -18,6 +18,7 @@ from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.infiller import Infiller
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, GapTask, Request
 from diffcontrol.text import END, PAD, START
 
@@ -32,7 +33,7 @@ class Gaps(Method):
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         if not any(isinstance(task, GapTask) for task in tasks.values()):
-            raise ValueError(
+            raise Refused(
                 f"{cls.__name__} writes between given words, which {' and '.join(tasks)} does not ask for; "
                 "task=infilling does"
             )

@@ -4,12 +4,14 @@ B batch · L positions · D embedding width
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from diffcontrol.diffusion.lm import DiffusionLM
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.layout import Layout
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Steering
 from diffcontrol.task import ControlTask, Target
 
@@ -20,6 +22,10 @@ class Anchor(Steering):
     def __init__(self, task: ControlTask):
         self.task = task
 
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        needs_layouts("anchor", task)
+
     def layouts(self, target: Target) -> Sequence[Layout]:
         return self.task.layouts(target)
 
@@ -28,7 +34,28 @@ class Anchor(Steering):
         return 1 + max(end for end in ends if end is not None) if ends and None not in ends else None
 
 
-def known(layouts: Sequence[Layout], lm: DiffusionLM, pad: bool = True) -> tuple[Tensor, Tensor]:
+class Writer(Protocol):
+    """What of a language model is needed to place words."""
+
+    corpus: Corpus
+    length: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def needs_layouts(control: str, task: ControlTask) -> None:
+    """Checks that the task says which words stand where.
+
+    Raises:
+        Refused: it does not.
+    """
+    if type(task).layouts is ControlTask.layouts:
+        raise Refused(f"control={control} is not applicable to {type(task).__name__}, whose targets fix no word at a "
+                      "known place; control=own chooses one that is")  # fmt: skip
+
+
+def known(layouts: Sequence[Layout], lm: Writer, pad: bool = True) -> tuple[Tensor, Tensor]:
     """Ids [B L] and where they are known [B L]; words that the vocabulary lacks are UNK."""
     vocabulary = lm.corpus.vocabulary
     ids = torch.zeros(len(layouts), lm.length, dtype=torch.long)

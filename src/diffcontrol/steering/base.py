@@ -13,9 +13,10 @@ from operator import and_
 from torch import Tensor
 
 from diffcontrol.automaton import Automaton, Stacked
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.layout import Layout
-from diffcontrol.task import Target
+from diffcontrol.task import ControlTask, Target
 
 
 class Look:
@@ -72,6 +73,15 @@ class Weighted(Control):
 
 class Steering(ABC):  # noqa: B024  each part may be left out
     """How one task steers guided diffusion."""
+
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        """Asked before anything is trained: whether this steering is applicable to the task.
+
+        Raises:
+            Refused: it is not, and why.
+        """
+        return None
 
     def control(self, targets: Sequence[Target]) -> Control | None:
         """The control that asks row i for targets[i], if guidance is to follow one."""

@@ -6,25 +6,49 @@ B batch · L positions · D embedding width · H hidden width
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
-from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
+from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.training import Steps, Trainable
 
 
+class NoisyLM(Protocol):
+    """A language model of noisy texts, as a classifier reads it: the continuous one or the masked one.
+
+    What x_t is it knows itself: noisy word vectors [B L D], or the one-hot words and masks [B L V+1].
+    """
+
+    embedding: nn.Embedding
+    width: int  # of its hidden states
+    length: int
+    window: int
+
+    def times(self, size: int) -> Tensor:
+        """Times [size] to train at, those that are sampled."""
+        ...
+
+    def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
+        """A draw of x_t of word ids [B L] at t [B]."""
+        ...
+
+    def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
+        """What it says of x_t at t [B]."""
+        ...
+
+
 class Encoder(ABC):
     """Where the head's hidden states come from."""
 
     @abstractmethod
-    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+    def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
         """The network of its own (or an empty one), and the width of its hidden states."""
 
     @abstractmethod
@@ -33,13 +57,13 @@ class Encoder(ABC):
 
 
 class DenoiserEncoder(Encoder):
-    """The diffusion LM's own hidden states beside its x̂₀: no second network has to be trained or run.
+    """The language model's own hidden states beside its x̂₀: no second network has to be trained or run.
 
     x̂₀ is there because words that can stand in the same places (expensive, inexpensive) have much the same hidden
     state (docs/log.md).
     """
 
-    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+    def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
         return nn.Identity(), lm.width + lm.embedding.embedding_dim
 
     def hidden(self, network: nn.Module, look: Look) -> Tensor:
@@ -47,12 +71,13 @@ class DenoiserEncoder(Encoder):
 
 
 class NoisyEncoder(Encoder):
-    """A separate time-aware network on noisy word vectors, trained from scratch (paper App. D)."""
+    """A separate time-aware network on noisy word vectors, trained from scratch (paper App. D). It reads those of
+    the continuous language model."""
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
         self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
 
-    def build(self, lm: DiffusionLM) -> tuple[nn.Module, int]:
+    def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
         network = Transformer(lm.embedding.embedding_dim, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
         return network, int(self.sizes["width"])
 
@@ -63,13 +88,18 @@ class NoisyEncoder(Encoder):
 class ControlClassifier(Trainable, Steering):
     """log p(target | x_t): trained on annotated texts at all the times that are sampled, the LM frozen."""
 
-    def __init__(self, task: ControlTask, lm: DiffusionLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
+    def __init__(self, task: ControlTask, lm: NoisyLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
         self.task, self.lm, self.encoder, self.window = task, lm, encoder, lm.window
         self.network, width = encoder.build(lm)
         self.head = task.head(width)
         self.token_evaluations = 0  # by a network of its own
+
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        if type(task).head is ControlTask.head:
+            task.head(0)  # it says why there is none
 
     @cached_property
     def annotations(self) -> list[Any]:
@@ -85,17 +115,13 @@ class ControlClassifier(Trainable, Steering):
         ids, annotations = batch
         with torch.no_grad():
             t = self.lm.times(len(ids))
-            x_t = self.lm.noised(self.lm.table()[ids], t)
+            x_t = self.lm.noisy(ids, t)
         hidden = self.encoder.hidden(self.network, Look(x_t, t, lambda: self._predict(x_t, t)))
         return {"nll": self.head.loss(hidden, annotations)}
 
     @torch.no_grad()
     def _predict(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """What the language model says, with self-conditioning half of the time."""
-        prediction = self.lm(x_t, t)
-        if self.lm.conditioned and torch.rand(()) < 0.5:
-            prediction = self.lm(x_t, t, prediction)
-        return prediction
+        return self.lm.predict(x_t, t)
 
     def control(self, targets: Sequence[Target]) -> "ClassifierControl":
         """The control that asks row i for targets[i]."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffcontrol.automaton import Automaton, Stacked
 from diffcontrol.chain import Chain
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
@@ -31,6 +32,10 @@ class Exact(Steering):
 
     def __init__(self, task: ControlTask, lm: DiffusionLM):
         self.task, self.automaton = task, task.automaton(lm.corpus.vocabulary)
+
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        task.automaton(corpus.vocabulary)
 
     def control(self, targets: Sequence[Target]) -> Control:
         return ExactControl([self.automaton(target) for target in targets])

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.layout import Layout
-from diffcontrol.steering.anchor import known
+from diffcontrol.steering.anchor import known, needs_layouts
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
 
@@ -20,6 +21,10 @@ class Pull(Steering):
 
     def __init__(self, task: ControlTask, lm: DiffusionLM):
         self.task, self.lm = task, lm
+
+    @classmethod
+    def check(cls, task: ControlTask, corpus: Corpus) -> None:
+        needs_layouts("pull", task)
 
     def control(self, targets: Sequence[Target]) -> Control:
         return Pulled([self._layout(target) for target in targets], self.lm)

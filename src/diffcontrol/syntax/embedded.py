@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.refused import Refused
 from diffcontrol.syntax.parser import BeneparParser
 from diffcontrol.training import Steps, Trainable
 
@@ -33,7 +34,7 @@ class EmbeddedParser(Trainable, BeneparParser):
         super().__init__(data, optim, model_seed)
         examples = data.splits["train"]
         if not all(example.tree for example in examples):
-            raise ValueError(
+            raise Refused(
                 "parser=embedded learns from gold trees, which these data do not have; say parser=benepar_en3, or "
                 "parser=local parser.model=<folder>"
             )

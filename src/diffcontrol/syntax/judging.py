@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from diffcontrol.refused import Refused
+
 if TYPE_CHECKING:
     from diffcontrol.syntax.parser import Parse
 
@@ -11,10 +13,10 @@ def parses(judges: Mapping[str, Any], texts: Sequence[Sequence[str]], task: str)
     """The judge parser's parse of each text.
 
     Raises:
-        ValueError: there is no such judge.
+        Refused: there is no such judge.
     """
     if judges.get("parser") is None:
-        raise ValueError(f"{task}: scoring needs the judge `parser` (conf: judge.parser=${{parser}})")
+        raise Refused(f"{task}: scoring needs the judge `parser` (conf: judge.parser=${{parser}})")
     return judges["parser"].parse(texts)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.refused import Refused
 from diffcontrol.stage import Content, Shared
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class BeneparParser(Parser):
         try:
             outputs = network.parse(sentences, return_compressed=True)
         except ValueError as error:  # benepar's own sentence on the length
-            raise ValueError(f"parser: a text of {len(texts[-1])} words is too long for it ({error})") from error
+            raise Refused(f"parser: a text of {len(texts[-1])} words is too long for it ({error})") from error
         labels, tags = network.decoder.label_from_index, network.tag_from_index
         for given, output in zip(sentences, outputs, strict=True):
             tree = output.to_tree(given.pos(), labels, tags)
@@ -107,7 +108,7 @@ class FolderParser(BeneparParser, Content):
     def __init__(self, model: str | None):
         if model is None or not Path(model, "benepar_model.bin").is_file():
             what = "none is given" if model is None else f"there is no benepar_model.bin in {model}"
-            raise FileNotFoundError(
+            raise Refused(
                 f"parser=local needs the folder of a benepar model and {what}; say parser.model=<folder>, for one as "
                 "https://github.com/nikitakit/self-attentive-parser trains and exports them (src/export.py)."
             )
@@ -129,7 +130,7 @@ def published(name: str) -> Path:
     """The folder of a published model, downloaded if it is not there.
 
     Raises:
-        FileNotFoundError: it is not there and cannot be downloaded.
+        Refused: it is not there and cannot be downloaded.
     """
     import benepar
     from benepar.integrations.downloader import locate_model
@@ -140,7 +141,7 @@ def published(name: str) -> Path:
             return Path(locate_model(name))
         except Exception:  # LookupError; while downloading it depends on network and version
             continue
-    raise FileNotFoundError(
+    raise Refused(
         f"The parser {name} is not on this machine and could not be downloaded; get it where there is a network with "
         f"python -c \"import benepar; benepar.download('{name}')\" and copy ~/nltk_data/models/{name}, "
         "or say parser=local parser.model=<folder>."

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from diffcontrol.refused import Refused
+
 
 class SpacyTagger:
     """Tags texts that are already words; loads the model when first asked.
 
     Raises:
-        ValueError: the model is not installed.
+        Refused: the model is not installed.
     """
 
     def __init__(self, model: str):
@@ -16,9 +18,7 @@ class SpacyTagger:
         try:
             self.pipeline = spacy.load(model, exclude=["parser", "ner", "lemmatizer"])
         except OSError as error:
-            raise ValueError(
-                f"tagger={model}: no such spaCy model; python -m spacy download {model} gets it"
-            ) from error
+            raise Refused(f"tagger={model}: no such spaCy model; python -m spacy download {model} gets it") from error
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         """One universal tag a word."""

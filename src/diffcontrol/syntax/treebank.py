@@ -7,6 +7,7 @@ from pathlib import Path
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
 from diffcontrol.judges.grammar import GrammarJudge
+from diffcontrol.refused import Refused
 from diffcontrol.stage import Stage
 from diffcontrol.syntax.parser import Parse, Parser, bar
 from diffcontrol.syntax.tags import universal
@@ -33,7 +34,7 @@ class Treebank(Corpus, Stage):
         self.sizes: dict[str, int | None] = {"train": train, "dev": dev, "test": test}
         for split, size in self.sizes.items():
             if size is not None and size < 1:
-                raise ValueError(f"treebank.{split}={size}: it counts texts, at least 1, or is null for all of them")
+                raise Refused(f"treebank.{split}={size}: it counts texts, at least 1, or is null for all of them")
 
     @property
     def forms(self) -> Mapping[str, Mapping[str, Sequence[str]]]:  # type: ignore[override]
@@ -59,7 +60,7 @@ class Treebank(Corpus, Stage):
         parses = stored(self.folder(split) / FILE)
         parses[()] = Parse("", ())
         if missing := sorted({example.words for example in chosen} - parses.keys()):
-            raise ValueError(
+            raise Refused(
                 f"{self.folder(split)} holds no parse of {' '.join(missing[0])!r}; remove that folder to parse it again"
             )
         return [_annotated(example, parses[example.words]) for example in chosen]
@@ -101,7 +102,7 @@ def stored(file: Path, whole: bool = True) -> dict[tuple[str, ...], Parse]:
     """words → parse of every line. With `whole` a line that is no parse is an error, else it ends the reading.
 
     Raises:
-        ValueError: the file is not there, or a line of it is no parse.
+        Refused: the file is not there, or a line of it is no parse.
     """
     if not whole and not file.exists():
         return {}
@@ -111,7 +112,7 @@ def stored(file: Path, whole: bool = True) -> dict[tuple[str, ...], Parse]:
             found[words] = parse
     except (OSError, ValueError, KeyError, TypeError) as error:
         if whole:
-            raise ValueError(f"{file} holds no readable parses ({error}); remove its folder to parse again") from error
+            raise Refused(f"{file} holds no readable parses ({error}); remove its folder to parse again") from error
     return found
 
 

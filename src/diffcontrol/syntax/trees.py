@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from diffcontrol.refused import Refused
+
 ROOTS = ("TOP", "ROOT", "S1", "")
 CHAIN = "::"
 Span = tuple[int, int, str]  # first word, last word, label
@@ -35,7 +37,7 @@ def read(tree: str) -> Bracketing:
     """Takes a bracketed tree apart. A node over one word alone is the word's preterminal; over one `*`, a constituent.
 
     Raises:
-        ValueError: what is wrong with the brackets, in one sentence.
+        Refused: what is wrong with the brackets, in one sentence.
     """
     leaves: list[str] = []
     tags: list[str] = []
@@ -70,9 +72,9 @@ def read(tree: str) -> Bracketing:
     return Bracketing(tuple(leaves), tuple(tags), tuple(node for node in nodes if node is not None))
 
 
-def _unreadable(tree: str, why: str) -> ValueError:
+def _unreadable(tree: str, why: str) -> Refused:
     shown = tree if len(tree) <= 80 else tree[:77] + "..."
-    return ValueError(f"{shown!r} is not a tree in brackets such as (TOP (S (NP * *) (VP *))): {why}")
+    return Refused(f"{shown!r} is not a tree in brackets such as (TOP (S (NP * *) (VP *))): {why}")
 
 
 @lru_cache(maxsize=2**16)  # a training set's trees are asked for at every step
