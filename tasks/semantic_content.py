@@ -234,6 +234,27 @@ class Mention(Rule):
                     gained[spelled] = gained[spelled].clamp(min=(1 + n) * gain)
         return added + gained
 
+    def weighed(self, words: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Words are drawn by how much nearer they bring the mention; as what is gained by one is lost where its form is
+        not gone on with, it comes to the same for all texts that mention the value."""
+        allowed = self.factors(words).isfinite()
+        text = [self.vocabulary.words[i].lower() for i in words]
+        before = self._nearness(text)
+        gains = torch.full((len(self.vocabulary),), self._nearness([*text, ""]) - before)
+        for word in {word for form in self.forms for word in form} if before < 0 else ():
+            gains[self.spellings.get(word, [])] = self._nearness([*text, word]) - before
+        potential = torch.zeros(len(gains)).masked_fill(~allowed, -torch.inf)
+        return gains + potential, potential
+
+    def _nearness(self, text: Sequence[str]) -> float:
+        """About the log-probability that a text which begins so mentions the value."""
+        if self.value in self.task.mentioned(text, self.field):
+            return 0.0
+        begun = [
+            n / len(form) for form in self.forms for n in range(len(form)) if form[:n] == list(text[len(text) - n :])
+        ]
+        return -(self.BONUS + len(text) / self.HURRY) * (1 - max(begun))
+
 
 def saying(telling: Telling, vocabulary: Vocabulary) -> Automaton:
     """The automaton of texts in which forms mean SAID, and none means OTHERWISE.
