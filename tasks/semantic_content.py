@@ -213,9 +213,9 @@ class Mention(Rule):
     BONUS, HURRY = 4.0, 4
 
     def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary):
-        field, value = target
-        self.follows = Follows(saying(task.tellings[field, value], vocabulary), task.corpus.length - 2)
-        self.forms = [form.split() for form, meant in task.forms[field] if meant == value]
+        self.task, (self.field, self.value) = task, target
+        self.follows = Follows(saying(task.tellings[self.field, self.value], vocabulary), task.corpus.length - 2)
+        self.forms = [form.split() for form, meant in task.forms[self.field] if meant == self.value]
         self.vocabulary = vocabulary
         self.spellings: dict[str, list[int]] = {}
         for word, i in vocabulary.ids.items():
