@@ -2,12 +2,12 @@
 
 import inspect
 import json
-import logging
 import os
 import platform
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -20,13 +20,15 @@ if str(ROOT) not in sys.path:  # tasks/ and your own packages lie there
 import hydra  # noqa: E402
 import matplotlib  # noqa: E402
 import torch  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra  # noqa: E402
 from hydra.core.hydra_config import HydraConfig  # noqa: E402
+from hydra.types import RunMode  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
-from diffcontrol.experiment import resolved  # noqa: E402
+from diffcontrol.experiment import NOISE, resolved  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402
@@ -47,6 +49,8 @@ def command(measure: Callable[[DictConfig], Any], *defaults: str) -> None:
     sys.argv[1:1] = [default for default in (*defaults, where) if _key(default) not in given]
 
     def main(cfg: DictConfig) -> None:
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=message)
         try:
             measure(cfg)
         except Refused as error:
@@ -68,9 +72,25 @@ def changed(cfg: DictConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     return resolved(cfg)
 
 
+def composed(overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved config of these overrides, within a run of Hydra's: for options of groups, which have to be chosen
+    before the config is composed."""
+    loader = GlobalHydra.instance().config_loader()
+    cfg = loader.load_configuration("config", list(overrides), RunMode.RUN)
+    OmegaConf.set_struct(cfg, False)
+    cfg.pop("hydra")
+    return resolved(cfg)
+
+
 class Untrained(Store):
-    """A store whose models have random weights. How long a network takes does not depend on them; the texts are noise,
-    and as none of them ends, all positions are computed to the last step."""
+    """A store whose models have random weights, and which keeps nothing.
+
+    How long a network takes does not depend on its weights. The texts are noise, and as none of them ends, all
+    positions are computed to the last step.
+    """
+
+    def __init__(self, trainer: Mapping[str, Any] | None = None):
+        super().__init__("nowhere", trainer=trainer)
 
     def fit(self, recipe: Mapping[str, Any]) -> Trainable:
         text = json.dumps(recipe, sort_keys=True)
@@ -82,9 +102,8 @@ class Untrained(Store):
         return self.built[text]
 
 
-def untrained(cfg: Mapping[str, Any], name: str, targets: int) -> tuple[Method, list[Request]]:
+def untrained(store: Untrained, cfg: Mapping[str, Any], name: str, targets: int) -> tuple[Method, list[Request]]:
     """A method of the resolved config with random weights, and requests for it."""
-    store = Untrained(cfg["paths"]["store"], trainer=cfg["trainer"])
     tasks = {task: store.build(node) for task, node in cfg["task"].items()}
     annotated = store.build(cfg["targets"].get("data", cfg["data"]))
     requests = choose(tasks, annotated, "heldout", targets, cfg["targets"]["seed"], "error")
@@ -153,8 +172,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def quiet() -> None:
-    """No progress bars or advice of the libraries between the numbers."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)

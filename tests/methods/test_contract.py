@@ -18,8 +18,8 @@ BASE = "guided_diffusion"  # candidates are chosen among its texts
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Untrained(tmp_path_factory.mktemp("store"))
+def store():
+    return Untrained()
 
 
 def rows(option: str, task: str) -> dict:

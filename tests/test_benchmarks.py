@@ -1,0 +1,97 @@
+"""Every benchmark runs, on the smallest sizes there are, and leaves what it promises."""
+
+import json
+import logging
+import math
+import runpy
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "common"}
+TINY = ["experiment=tiny", "data.size=200", "data.length=16", "trainer.accelerator=cpu"]
+BRIEF = {  # what makes each of them short
+    "sampling": ["method=[guided_diffusion,paper]", "targets.n=2", "method.paper.sampler.steps=4"],
+    "scaling": ["+benchmark={targets: [2], samples: [1, 3], positions: [12], width: [16]}"],
+    "step": ["targets.n=2", "sampler.steps=2", "+benchmark={guidances: [unguided, conditioning]}"],
+    "training": ["+benchmark={steps: 6}"],
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """The globals of a benchmark after a run, what it wrote, and its folder."""
+    handlers = logging.root.handlers[:]
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(name: str, *overrides: str):
+        where = [f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS[name]), *TINY, *where, *overrides])
+        module = runpy.run_path(str(BENCHMARKS[name]), run_name="__main__")
+        (file,) = tmp_path.glob(f"outputs/benchmarks/{name}/*/{name}.json")
+        return module, json.loads(file.read_text(encoding="utf-8")), file.parent
+
+    yield run_here
+    logging.root.handlers[:] = handlers
+    sys.modules.pop("common", None)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "sampling" else [])
+                                  for name in BENCHMARKS])  # fmt: skip
+def test_it_writes_its_numbers_with_their_conditions_and_a_figure(name, run):
+    module, found, folder = run(name, *BRIEF[name])
+    assert set(found) >= {"benchmark", "command", "note", "commit", "machine", "rows"} and found["benchmark"] == name
+    assert set(found["machine"]) == {"device", "cores", "threads", "torch", "load"}
+    assert found["command"].startswith(f"python benchmarks/{name}.py ") and str(folder.anchor + "tmp") not in str(found)
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert found["rows"] and all(set(row) >= set(module["COLUMNS"]) for row in found["rows"])
+    numbers = [value for row in found["rows"] for value in row.values() if isinstance(value, float)]
+    assert numbers and all(math.isfinite(number) and number >= 0 for number in numbers)
+    CHECKS[name](found["rows"])
+
+
+def sampling(rows):
+    assert [row["method"] for row in rows] == ["unguided", "guided_diffusion", "paper"]
+    paper = next(row for row in rows if row["method"] == "paper")
+    assert paper["vs_paper"] == 1
+    assert all(row["vs_paper"] == pytest.approx(paper["seconds"] / row["seconds"]) for row in rows)
+
+
+def scaling(rows):
+    assert [(row["varied"], row["value"]) for row in rows] == [
+        ("targets", 2), ("samples", 1), ("samples", 3), ("positions", 12), ("width", 16),
+    ]  # fmt: skip
+    one, three = (row for row in rows if row["varied"] == "samples")
+    assert three["megabytes"] > 2 * one["megabytes"] > 0
+    assert all(row["per_sample"] == pytest.approx(row["seconds"] / row["targets"] / row["samples"]) for row in rows)
+
+
+def step(rows):
+    assert [(row["guidance"], row["control_by"]) for row in rows] == [
+        ("unguided", "–"), ("conditioning", "own"), ("conditioning", "exact"),
+    ]  # fmt: skip
+    free, learned, exact = rows
+    parts = ("denoiser", "control", "backward", "transition", "rest")
+    assert all(sum(row[part] for part in parts) == pytest.approx(row["milliseconds"]) for row in rows)
+    assert free["control"] == free["backward"] == exact["backward"] == 0 < min(learned["backward"], exact["control"])
+
+
+def training(rows):
+    assert [row["training"] for row in rows] == ["configured", "plain"]
+    assert rows[1]["ratio"] == 1 and rows[1]["precision"] == "32-true" and not rows[1]["compiled"]
+    assert all(row["tokens_per_second"] > 0 and 0 < row["utilisation"] < 100 for row in rows)
+
+
+CHECKS = {check.__name__: check for check in (sampling, scaling, step, training)}
+
+
+@pytest.mark.parametrize("path", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_it_opens_with_its_command(path):
+    text = path.read_text(encoding="utf-8")
+    assert f"\n    python benchmarks/{path.name}\n" in text.split('"""')[1]
+    commands = [line.strip() for line in text.split('"""')[1].splitlines() if line.startswith("    python ")]
+    assert all(shlex.split(command)[1] == f"benchmarks/{path.name}" for command in commands)
