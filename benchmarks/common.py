@@ -63,6 +63,12 @@ def _key(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
 
 
+def asked(cfg: DictConfig) -> dict[str, Any]:
+    """What the command line says of the benchmark itself: `+benchmark={…}`."""
+    found: Any = OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
+    return found
+
+
 def changed(cfg: DictConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The resolved config with dotted keys set anew; everything that refers to them follows."""
     cfg = deepcopy(cfg)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import Untrained, changed, command, now, untrained, write
+from common import Untrained, asked, changed, command, now, untrained, write
 from omegaconf import DictConfig, OmegaConf
 from torch.profiler import ProfilerActivity, profile
 
@@ -24,8 +24,8 @@ COLUMNS = {"varied": "varied", "value": "value", "seconds": "s", "per_sample": "
 
 
 def measure(cfg: DictConfig) -> None:
-    varied = VARIED | OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
-    name = next(name for name in cfg.method if name != "unguided")
+    varied = VARIED | asked(cfg)
+    name = next(str(name) for name in cfg.method if name != "unguided")
     store = Untrained(changed(cfg, {})["trainer"])
     rows = [point(store, cfg, name, key, value) for key, values in varied.items() for value in values]
 

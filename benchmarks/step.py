@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from common import ROOT, Untrained, command, composed, now, untrained, write
+from common import ROOT, Untrained, asked, command, composed, now, untrained, write
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -79,7 +79,7 @@ class Stopwatch:
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
+    wanted = asked(cfg)
     guidances, controls = wanted.get("guidances", GUIDANCES), wanted.get("controls", ["own", "exact"])
     rows, store = [], Untrained(composed(HydraConfig.get().overrides.task)["trainer"])
     for guidance in guidances:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from common import changed, command, now, write
+from common import asked, changed, command, now, write
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -57,7 +57,7 @@ class Timed(DiffusionLM):
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
+    wanted = asked(cfg)
     Timed.stop = wanted.get("steps", STEPS)
     settings: dict[str, dict[str, Any]] = {"configured": {}, "plain": PLAIN}
     rows = [{"training": name, **trained(changed(cfg, changes))} for name, changes in settings.items()]
