@@ -18,8 +18,9 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from diffcontrol.experiment import resolved
+from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
-from diffcontrol.store import Store, is_recipe
+from diffcontrol.store import Store
 from diffcontrol.task import ControlTask
 from tests.composing import CONF, composed, job, options, raw
 from tests.fakes import FakeCorpus
@@ -43,7 +44,8 @@ def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict]]:
         if "_target_" in node:
             yield path, node
         for key, value in node.items():
-            yield from nodes(value, f"{path}.{key}")
+            if (path, key) != ("", "task_overrides"):  # they are checked where `per_task` has filled them in
+                yield from nodes(value, f"{path}.{key}")
     elif isinstance(node, list):
         for i, value in enumerate(node):
             yield from nodes(value, f"{path}.{i}")
@@ -64,7 +66,7 @@ def check(cfg: dict[str, Any]) -> None:
             pytest.fail(f"{path.lstrip('.')}: {node['_target_']}: {error}")
 
 
-ALONE = ("experiment",)  # they change other groups
+ALONE = ("experiment", "method")  # they bring nodes at the top level, or change other groups
 TOGETHER = [group for group in GROUPS if group not in ALONE]
 
 
@@ -113,7 +115,7 @@ def test_what_a_method_has_for_every_task_it_has_for_this_one(task):
             value = value[key]
         if text.startswith("${per_task:"):
             assert set(value) == {task} and value[task]["task"] == cfg["task"][task], path
-            assert not {"for_every_task", None} & {*value[task], value[task].get("data", "")}, path
+            assert "for_every_task" not in value[task] and value[task].get("data", "none") is not None, path
         elif text.startswith("${strengths:"):
             assert isinstance(value["default"], int | float), path
 
@@ -420,3 +422,18 @@ def test_no_secrets_of_this_machine_stand_in_conf():
         if path.parent.name != "local":
             assert not re.search(r"(/home/|/root/|/Users/|/work/|api_key)", path.read_text()), path
             assert yaml.safe_load(path.read_text()) is None or "eval:" not in path.read_text()
+
+
+def test_a_method_with_a_language_model_of_its_own_steers_it_by_each_tasks_own_choice():
+    cfg = composed("task=[semantic_content,length,parts_of_speech]", "method=[guided_diffusion,masked]")
+    theirs, own = (cfg["method"][name]["steering"] for name in ("guided_diffusion", "masked"))
+    assert cfg["method"]["masked"]["lm"]["_target_"].endswith(".MaskedLM") and "lm" not in own["length"]
+    assert own["length"] == theirs["length"]
+    for task in ("semantic_content", "parts_of_speech"):
+        assert own[task] == theirs[task] | {"lm": cfg["method"]["masked"]["lm"]} != theirs[task]
+
+
+def test_the_masked_language_model_is_trained_as_the_continuous_one():
+    cfg = composed("method=masked", "lm.optim.steps=77", "lm.window=9", "model=small")
+    lm, masked = cfg["lm"], cfg["masked_lm"]
+    assert all(masked[key] == lm[key] for key in ("data", "model", "window", "optim"))

@@ -1,4 +1,5 @@
 import math
+import re
 from itertools import chain
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from diffcontrol.store import Store
 from diffcontrol.training import Optim, Steps, seed_of
 from tests.fakes import FakeCorpus
-from tests.toys import Toy, toy
+from tests.toys import Deep, Faults, Toy, deep, toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory", "ignore:.*The number of training batches")
 
@@ -93,6 +94,20 @@ def test_an_unknown_decay_is_refused_and_the_known_ones_listed():
         Optim(steps=1, batch_size=1, lr=0.1, decay="step")
 
 
+@pytest.mark.parametrize(("name", "value", "allowed"), [
+    ("steps", 0, "whole number from 1"), ("steps", 2.5, "whole number from 1"), ("steps", True, "whole number from 1"),
+    ("batch_size", -4, "whole number from 1"), ("checkpoint", 0, "whole number from 1"), ("lr", 0, "number above 0"),
+    ("lr", "fast", "number above 0"), ("lr", math.nan, "number above 0"), ("muon", -0.1, "number from 0"),
+    ("warmup", -1, "number from 0"), ("weight_decay", -0.1, "number from 0"), ("clip", -1, "number from 0"),
+    ("clip", None, "number from 0"), ("ema", 1, "from 0 to below 1"), ("ema", -0.1, "from 0 to below 1"),
+    ("betas", [0.9], "two numbers"), ("betas", [0.9, 1.0], "two numbers"), ("betas", ["a", 0.9], "two numbers"),
+    ("betas", 0.9, "two numbers"),
+])  # fmt: skip
+def test_a_number_out_of_bounds_is_refused_by_name(name, value, allowed):
+    with pytest.raises(ValueError, match=re.escape(f"optim.{name}={value!r}: ") + ".*" + re.escape(allowed)):
+        Optim(**{"steps": 1, "batch_size": 1, "lr": 0.1} | {name: value})
+
+
 @pytest.mark.parametrize("step", [0, 3, 9, 10, 25, 60, 99, 100])
 def test_the_learning_rate_rises_then_falls_to_nothing(step):
     rise = min(1, (step + 1) / 10)
@@ -128,3 +143,70 @@ def test_only_matrices_decay_and_frozen_weights_are_left_alone():
     (optimiser,), _ = model.configure_optimizers()
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     assert decays == {id(model.mix.weight): 0.1, id(model.mix.bias): 0.0}
+
+
+def optimised(model: Toy) -> dict[str, set[int]]:
+    """Kind of optimiser → the parameters it trains."""
+    (optimiser,), _ = model.configure_optimizers()
+    return {
+        type(part).__name__: {id(p) for group in part.param_groups for p in group["params"]} for part in optimiser.parts
+    }
+
+
+def test_adamw_is_fused_and_alone_unless_muon_is_asked_for():
+    model = Deep(FakeCorpus(), deep()["optim"])
+    (optimiser,), _ = model.configure_optimizers()
+    assert [type(part).__name__ for part in optimiser.parts] == ["AdamW"]
+    assert all(group["fused"] for group in optimiser.param_groups)
+    assert optimised(model) == {"AdamW": {id(p) for p in model.parameters()}}
+
+
+def test_muon_trains_hidden_matrices_and_adamw_the_rest():
+    model = Deep(FakeCorpus(), deep(muon=0.01)["optim"])
+    every, hidden = {id(p) for p in model.parameters()}, {id(p) for p in model.hidden()}
+    assert optimised(model) == {"AdamW": every - hidden, "Muon": hidden}
+    model.hidden()[0].requires_grad_(False)
+    assert optimised(model)["Muon"] == {id(model.hidden()[1])}
+
+
+def test_muon_without_hidden_matrices_is_refused():
+    model = Toy(FakeCorpus(), toy(muon=0.01)["optim"])
+    with pytest.raises(ValueError, match=r"optim.muon=0.01: Toy.*allowed is 0"):
+        model.configure_optimizers()
+
+
+def test_both_optimisers_follow_the_course_of_the_learning_rate():
+    model = Deep(FakeCorpus(), deep(muon=0.01, steps=10, warmup=2, decay="linear")["optim"])
+    (optimiser,), (course,) = model.configure_optimizers()
+    before = [p.detach().clone() for p in model.parameters()]
+    for step in range(10):
+        factor = model.options.factor(step)
+        assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([0.05 * factor] * 2 + [0.01 * factor])
+        sum(model.losses(torch.tensor([[1, 2, 3]])).values()).backward()
+        optimiser.step()
+        course["scheduler"].step()
+    assert not any(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
+    last = [p.detach().clone() for p in model.parameters()]
+    optimiser.step()  # the learning rate has come down to nothing
+    assert all(torch.equal(p, old) for p, old in zip(model.parameters(), last, strict=True))
+
+
+@pytest.mark.parametrize("at", [3, 13])
+@pytest.mark.parametrize("options", [{"muon": 0.01, "ema": 0.9}, {"muon": 0.01}, {}])
+def test_a_killed_training_with_either_optimiser_goes_on_bit_by_bit(tmp_path, monkeypatch, options, at):
+    trainer = {"enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"}
+    unbroken = Store(tmp_path / "unbroken", trainer=trainer).fit(deep(**options))
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(Faults, "crash", at)
+        Store(tmp_path / "killed", trainer=trainer).fit(deep(**options))
+    torch.manual_seed(99)
+    resumed = Store(tmp_path / "killed", trainer=trainer).fit(deep(**options))
+    assert resumed.seen[0][0] == at // 5 * 5
+    for name, weights in unbroken.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("muon", [0.0, 0.01])
+def test_gradients_are_clipped_under_autocast_too(tmp_path, muon):
+    trainer = {"enable_progress_bar": False, "accelerator": "cpu", "precision": "bf16-mixed"}
+    assert len(Store(tmp_path, trainer=trainer).fit(deep(muon=muon)).history) == 20

@@ -46,6 +46,22 @@ class Toy(Trainable):
         self.history.append(self.words.weight.detach().clone())
 
 
+class Deep(Toy):
+    """A toy with hidden layers."""
+
+    def __init__(self, data: Corpus, optim: Mapping[str, Any], width: int = 3, shift: float = 0.5,
+                 model_seed: int = 0, version: int = 1):  # fmt: skip
+        super().__init__(data, optim, width, shift, model_seed, version)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def hidden(self) -> list[Tensor]:
+        return [self.up.weight, self.down.weight]
+
+    def losses(self, batch: Tensor) -> dict[str, Tensor]:
+        terms = super().losses(batch)
+        return terms | {"deep": self.down(self.up(self.words(batch)).tanh()).square().mean()}
+
+
 class Child(Toy):
     """A toy that needs another one, as a classifier needs its language model."""
 
@@ -69,6 +85,11 @@ def toy(**optim: Any) -> dict[str, Any]:
         "_target_": "tests.toys.Toy", "version": 1, "model_seed": 0, "width": 3, "shift": 0.5, "data": data(),
         "optim": {"steps": 20, "batch_size": 4, "lr": 0.05, "warmup": 2, "checkpoint": 5, **optim},
     }  # fmt: skip
+
+
+def deep(**optim: Any) -> dict[str, Any]:
+    """Recipe of a Deep."""
+    return toy(**optim) | {"_target_": "tests.toys.Deep"}
 
 
 def child(**optim: Any) -> dict[str, Any]:

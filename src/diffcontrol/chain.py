@@ -62,7 +62,8 @@ class Chain:
             found.append((alpha[..., None] * self._next(self.later[i + 1])).sum(1))  # [B K]
             moved = alpha[..., None] * self.probs[:, i, None]  # [B Q K]
             alpha = torch.zeros_like(alpha).scatter_add(1, table.flatten(1), moved.flatten(1))
-            alpha = alpha / alpha.sum(1, keepdim=True).clamp(min=TINY)
+            alpha = alpha * (self.later[i + 1] > 0)  # else the dead state's share grows until the others' vanish
+            alpha = alpha / alpha.amax(1, keepdim=True).clamp(min=TINY)
         factors = torch.stack(found, 1)
         factors = (factors / factors.amax(2, keepdim=True).clamp(min=TINY)).clamp(min=TINY).log()
         return factors.gather(2, self.classes)

@@ -19,6 +19,13 @@ class Rule(ABC):
     def factors(self, words: Sequence[int]) -> Tensor:
         """What each next word, END among them, adds to its log-probability after these words' ids, [V]; −∞ forbids."""
 
+    def weighed(self, words: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """For methods that weigh many texts against one another: what draws each next word, and what of it the target
+        itself says of the text, both [V]. A rule that only hints at what leads to the target draws words by more than
+        counts in the end."""
+        added = self.factors(words)
+        return added, added
+
 
 class Lexicon:
     """log p(label | word), counted in texts with a label for each word; without smoothing, so that a word that never
@@ -71,22 +78,19 @@ class Ends(Rule):
     """The text has this many words: no END before them, nothing but END after them."""
 
     def __init__(self, length: int, vocabulary: Vocabulary):
-        self.length, self.size = length, len(vocabulary)
+        self.length, is_end = length, torch.arange(len(vocabulary)) == END
+        self.before, self.after = (torch.zeros(len(is_end)).masked_fill(mask, -torch.inf) for mask in (is_end, ~is_end))
 
     def factors(self, words: Sequence[int]) -> Tensor:
-        last = len(words) >= self.length
-        added = torch.full((self.size,), -torch.inf if last else 0.0)
-        added[END] = 0.0 if last else -torch.inf
-        return added
+        return self.before if len(words) < self.length else self.after
 
 
 class Labelled(Rule):
     """Every word has its label, and the text as many words as there are labels."""
 
     def __init__(self, lexicon: Lexicon, labels: Sequence[str], vocabulary: Vocabulary):
-        self.rows = [lexicon.factors(label, vocabulary) for label in labels]
-        self.ends = Ends(len(labels), vocabulary)
+        ends = Ends(len(labels), vocabulary)
+        self.rows = [*(lexicon.factors(label, vocabulary) + ends.before for label in labels), ends.after]
 
     def factors(self, words: Sequence[int]) -> Tensor:
-        added = self.ends.factors(words)
-        return added + self.rows[len(words)] if len(words) < len(self.rows) else added
+        return self.rows[min(len(words), len(self.rows) - 1)]

@@ -1,15 +1,17 @@
 """What all trained models share: batches and noise that are functions of (model seed, step), optimiser, averaging."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.refused import Refused
@@ -19,14 +21,16 @@ from diffcontrol.refused import Refused
 class Optim:
     """How a model is trained; part of its recipe.
 
-    Fields: `steps` of `batch_size` texts; AdamW at `lr` after `warmup` steps, falling to 0 along `decay`
-    (cosine or linear); gradient norm clipped at `clip` (0: not); weights averaged with decay `ema` (0: not);
-    a checkpoint every `checkpoint` steps.
+    Fields: `steps` of `batch_size` texts; AdamW (`betas`, `weight_decay` of matrices) at `lr` after `warmup` steps,
+    falling to 0 along `decay` (cosine or linear); `muon`: the learning rate of Muon, which then trains the weight
+    matrices of the hidden layers in AdamW's stead, on the same course (0: AdamW trains everything); gradient norm
+    clipped at `clip` (0: not); weights averaged with decay `ema` (0: not); a checkpoint every `checkpoint` steps.
     """
 
     steps: int
     batch_size: int
     lr: float
+    muon: float = 0.0
     warmup: int = 100
     decay: str = "cosine"
     betas: Sequence[float] = (0.9, 0.98)
@@ -38,6 +42,20 @@ class Optim:
     def __post_init__(self) -> None:
         if self.decay not in ("cosine", "linear"):
             raise Refused(f"optim.decay={self.decay!r}: allowed are cosine, linear")
+        for name in ("steps", "batch_size", "checkpoint"):
+            self._allow(name, "a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
+        self._allow("lr", "a number above 0", lambda value: value > 0)
+        for name in ("muon", "warmup", "weight_decay", "clip"):
+            self._allow(name, "a number from 0", lambda value: value >= 0)
+        self._allow("ema", "a number from 0 to below 1", lambda value: 0 <= value < 1)
+        pair = not isinstance(self.betas, str | float | int) and len(self.betas) == 2
+        if not pair or not all(_number(beta) and 0 <= beta < 1 for beta in self.betas):
+            raise Refused(f"optim.betas={self.betas!r}: allowed are two numbers from 0 to below 1")
+
+    def _allow(self, name: str, allowed: str, test: Callable[[Any], bool]) -> None:
+        value = getattr(self, name)
+        if not _number(value) or not test(value):
+            raise Refused(f"optim.{name}={value!r}: allowed is {allowed}")
 
     def factor(self, step: int) -> float:
         """Learning rate at `step` as a fraction of lr."""
@@ -45,6 +63,11 @@ class Optim:
         done = min(1.0, step / self.steps)
         fall = 0.5 * (1 + torch.cos(torch.tensor(done * torch.pi)).item()) if self.decay == "cosine" else 1 - done
         return rise * fall
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a finite number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def seed_of(*parts: int) -> int:
@@ -107,6 +130,32 @@ class Steps(Sampler[list[int]]):
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(self.seed, which, turn)))
 
 
+class Together(Optimizer):
+    """Optimisers, each of parameters of its own, as one: Lightning takes one step with one optimiser.
+
+    It also keeps from Lightning that fused AdamW could unscale gradients by itself, for then they could not be clipped.
+    """
+
+    def __init__(self, parts: Sequence[Optimizer]):
+        self.parts = list(parts)
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        with torch.enable_grad():
+            loss = closure() if closure else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        for part, own in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(own)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
 class Trainable(pl.LightningModule):
     """Base of everything the store trains. A recipe is the constructor's arguments; `optim` marks it as trainable.
 
@@ -134,6 +183,27 @@ class Trainable(pl.LightningModule):
         o = self.options
         return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
 
+    def train_alone(self) -> Self:
+        """Sets it to training and its parents to evaluation: a model that is only read drops nothing out."""
+        self.train()
+        for parent in (child for child in self.children() if isinstance(child, Trainable)):
+            parent.eval()
+        return self
+
+    def compilable(self) -> list[nn.Module]:
+        """Its networks whose forward pass `torch.compile` may replace: the children that have modules within them.
+
+        The module itself is left alone, since it counts token evaluations in a plain number, and compiled code would
+        be compiled anew whenever that number changed.
+        """
+        return [child for child in self.children() if not isinstance(child, Trainable) and any(child.children())]
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""
+        steps = self.steps(self.trainer.global_rank, self.trainer.world_size)
+        steps.taken = lambda: self.global_step
+        return DataLoader(Batches(self), sampler=steps, batch_size=None)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
         torch.manual_seed(seed_of(self.model_seed, self.global_step, self.global_rank))
@@ -148,13 +218,34 @@ class Trainable(pl.LightningModule):
         self.log_dict({f"loss/{name}": term for name, term in terms.items()})
         return loss
 
+    def hidden(self) -> Sequence[Tensor]:
+        """The weight matrices of the hidden layers, which Muon may train; a model that has some names them."""
+        return ()
+
     def configure_optimizers(self) -> Any:
         o = self.options
-        matrices = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        hidden = [p for p in self.hidden() if p.requires_grad] if o.muon else []
+        if o.muon and not hidden:
+            raise Refused(f"optim.muon={o.muon}: {type(self).__name__} has no hidden layers for it; allowed is 0")
+        known = {id(p) for p in hidden}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        matrices, others = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]))
+        parts: list[Optimizer] = [torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]), fused=True)]
+        if hidden:
+            parts.append(torch.optim.Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
+        optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+class Batches(Dataset):
+    """Indices of texts → the batch that a model makes of them."""
+
+    def __init__(self, module: Trainable):
+        self.module = module
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        return self.module.collate(indices)
 
 
 def averaging(decay: float) -> WeightAveraging:

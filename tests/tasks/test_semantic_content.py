@@ -278,4 +278,4 @@ def test_the_automaton_knows_which_of_overlapping_forms_count(value):
     make, vocabulary = task.automaton(task.corpus.vocabulary), task.corpus.vocabulary
     texts = [text for n in range(8) for text in itertools.product("abcd", repeat=n) if n < 7 or "d" not in text]
     found = make(["f", value]).accepts(torch.stack([vocabulary.encode(text, 16) for text in texts]))
-    assert found.tolist() == [value in task.mentioned(text, "f") for text in texts]
+    assert found.tolist() == [task.says(text, "f", value) for text in texts]

@@ -5,7 +5,7 @@ Each candidate attends to the prefix, whose keys and values are kept, and to its
 B rows · h heads · S positions of prompt and text so far · C candidates · d width of a head
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from diffcontrol.text import START
-
-if TYPE_CHECKING:
-    from diffcontrol.autoregressive.predictor import Predictor
 
 IMPLEMENTATION = "prefix_and_self"  # what GPT2Config.attn_implementation names
 
@@ -44,16 +41,31 @@ AttentionInterface.register(IMPLEMENTATION, prefix_and_self)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
+class Predicting(Protocol):
+    """What a predictor is to a reading of it."""
+
+    prompt_length: int
+    blank: int
+    token_evaluations: int
+    network: Any
+    logit: Any
+
+    def eval(self) -> Any: ...
+
+    def positions(self, prompts: Tensor, words: int) -> Tensor: ...
+
+
 class Reading:
     """What a predictor knows of each row: its target and the words so far. Starts after START."""
 
     @torch.inference_mode()
-    def __init__(self, predictor: "Predictor", prompts: Tensor):
+    def __init__(self, predictor: Predicting, prompts: Tensor):
         self.predictor, self.cache = predictor.eval(), DynamicCache()
         ids = torch.cat([prompts, torch.full_like(prompts[:, :1], START)], 1)
         self.seen = ids != predictor.blank  # [B S]
         self.position = predictor.prompt_length + 1  # of the next word
-        self._run(ids, self.seen, predictor.positions(prompts, 1), self.cache)
+        hidden = self._run(ids, self.seen, predictor.positions(prompts, 1), self.cache)
+        self.logits = predictor.logit(hidden)[:, -1, 0]  # of success, after the words so far, [B]
 
     def __len__(self) -> int:
         return len(self.seen)
@@ -71,14 +83,17 @@ class Reading:
         return self.predictor.logit(hidden)[..., 0]
 
     @torch.inference_mode()
-    def advance(self, rows: Tensor, words: Tensor) -> None:
-        """Goes on with these of the rows alone, each with the word that was written [R]."""
-        if len(rows) < len(self):
+    def advance(self, rows: Tensor, words: Tensor) -> Tensor:
+        """Goes on with these of the rows alone, in this order and as often as they stand there, each with the word that
+        was written [R]. Returns the logits of success [R]."""
+        if len(rows) != len(self) or not torch.equal(rows, torch.arange(len(self), device=rows.device)):
             self.cache.batch_select_indices(rows)
         self.seen = torch.cat([self.seen[rows], self.seen.new_ones(len(rows), 1)], 1)
         if len(rows):
-            self._run(words[:, None], self.seen, words.new_full((1, 1), self.position), self.cache)
+            here = words.new_full((1, 1), self.position)
+            self.logits = self.predictor.logit(self._run(words[:, None], self.seen, here, self.cache))[:, -1, 0]
         self.position += 1
+        return self.logits[: len(rows)]
 
     def _run(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache, **kwargs: Any) -> Tensor:
         self.predictor.token_evaluations += ids.numel()

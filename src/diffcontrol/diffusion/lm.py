@@ -36,6 +36,7 @@ class DiffusionLM(Trainable):
         self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **sizes)
         self.readout = objective.readout(sizes["width"], D, words)
         self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
+        self.inputs = D
         self.low = schedule.low(energy=D, choices=words)
         self.token_evaluations = 0
         counts = torch.bincount(data.ids["train"].flatten(), minlength=words) + 1.0
@@ -85,6 +86,9 @@ class DiffusionLM(Trainable):
 
     def steps(self, rank: int = 0, world: int = 1) -> Steps:
         return windowed(self, rank, world)
+
+    def hidden(self) -> list[Tensor]:
+        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
 
     def collate(self, indices: list[int]) -> Tensor:
         return cropped(self.corpus.ids["train"][indices], self.window)

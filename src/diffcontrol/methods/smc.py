@@ -1,0 +1,245 @@
+"""Sequential Monte Carlo: many texts are written at once, weighed by how well they obey so far, and resampled.
+
+Lew et al. 2023, *Sequential Monte Carlo Steering of Large Language Models using Probabilistic Programs*; Loula et al.
+2025, *Syntactic and Semantic Control of Large Language Models via Sequential Monte Carlo* (2504.13139); the setting for
+parts of speech and trees is that of 2506.07154 (20 particles, resampled at an effective number of N/4). Where
+`constrained` takes what its rule leaves of the next word, and so ends up in texts that the language model finds absurd,
+the weights here are such that with many particles the texts are samples of
+
+    p(x | c)  ∝  p_LM(x) · Π_i g_i(x_≤i)
+
+g_i is what the tasks' rules say of a word (`Rule.weighed`). A particle's next word is drawn from
+
+    q(x_i)  =  p_LM(x_i | x_<i) · f_i(x_i) / Z_i          Z_i = Σ_w p_LM(w | x_<i) · f_i(w)
+
+and its weight multiplied by Z_i. f_i is g_i, or something that leads there; what f_1 ⋯ f_n / g_1 ⋯ g_n has put into a
+weight counts when particles are resampled, and is divided out before one of them is drawn as the text. With `twist`,
+weights are also multiplied by FUDGE's p(c | x_≤i) / p(c | x_<i): of tasks that have no rule that is their g, of others
+it leads, too.
+
+B requests · N particles of each · R particles still being written · V vocabulary
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.reading import Reading
+from diffcontrol.autoregressive.writing import Writing
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
+from diffcontrol.rules import Rule
+from diffcontrol.task import ControlTask, Request
+from diffcontrol.text import END
+
+
+class Twist:
+    """FUDGE's predictor of one task as a factor of weights; `stays`: it counts in the end."""
+
+    def __init__(self, reading: Reading, weight: float, particles: int, stays: bool):
+        self.reading, self.weight, self.stays = reading, weight, stays
+        self.rows = torch.arange(len(reading)).repeat_interleave(particles)  # the reading's, of particles in writing
+        self.before = self._log_p(reading.logits)[self.rows]
+
+    def _log_p(self, logits: Tensor) -> Tensor:
+        return self.weight * logsigmoid(logits.float().cpu())
+
+    def gain(self, words: Tensor) -> Tensor:
+        """log p(c | x_≤i) − log p(c | x_<i), words [R] → [R]."""
+        after = self._log_p(self.reading.advance(self.rows, words))
+        gained, self.before = after - self.before, after
+        return gained
+
+    def select(self, rows: Tensor) -> None:
+        self.rows, self.before = rows, self.before[rows]
+
+
+class Particles:
+    """The texts of B requests in the making, N each, in rows one request after another.
+
+    Attributes: `words` of each; `weight`, log of the weight [B·N], 0 at first; `debt`, what of it is divided out in the
+    end; `running`, the rows that have not ended; `last`, of requests whose particles all died: the words of the one
+    that lived longest.
+    """
+
+    def __init__(self, requests: int, particles: int):
+        self.count = particles
+        self.words: list[list[int]] = [[] for _ in range(requests * particles)]
+        self.weight, self.debt = torch.zeros(requests * particles), torch.zeros(requests * particles)
+        self.running = torch.arange(requests * particles)
+        self.last: dict[int, list[int]] = {}
+
+    def write(self, words: Tensor, gain: Tensor, debt: Tensor) -> None:
+        """One more word of each running particle, [R]; a gain of −∞ is the end of it."""
+        before = self.weight.view(-1, self.count).clone()
+        self.weight[self.running] += gain
+        self.debt[self.running] += torch.where(gain.isfinite(), debt, 0.0)
+        died = self.weight.view_as(before).isneginf().all(1) & before.isfinite().any(1)
+        for request in died.nonzero()[:, 0].tolist():
+            self.last[request] = list(self.words[request * self.count + int(before[request].argmax())])
+        for row, word in zip(self.running.tolist(), words.tolist(), strict=True):
+            self.words[row].append(word)
+
+    def proceed(self, threshold: float, generator: torch.Generator) -> Tensor:
+        """Resamples where the effective number of particles is at most `threshold` × N. Returns where each of those
+        that now run stood among those that ran before, [R'] (so doubled ones stand there twice)."""
+        place = torch.full((len(self.words),), -1)  # among those that ran
+        place[self.running] = torch.arange(len(self.running))
+        weights = self.weight.view(-1, self.count)
+        runs = torch.zeros(len(self.words), dtype=torch.bool).index_fill(0, self.running, True).view_as(weights)
+        for request in (runs.any(1) & weights.isfinite().any(1)).nonzero()[:, 0].tolist():
+            shares = weights[request].softmax(0)
+            if 1 / shares.square().sum() <= threshold * self.count:
+                self._resample(request, systematic(shares, generator), place)
+        ended = torch.tensor([bool(words) and words[-1] == END for words in self.words])
+        self.running = ((place >= 0) & ~ended & self.weight.isfinite()).nonzero()[:, 0]
+        return place[self.running]
+
+    def _resample(self, request: int, chosen: Tensor, place: Tensor) -> None:
+        own = slice(request * self.count, (request + 1) * self.count)
+        rows = chosen + own.start
+        self.weight[own] = self.weight[own].logsumexp(0) - math.log(self.count)  # the evidence so far is kept
+        self.debt[own], place[own] = self.debt[rows], place[rows]
+        self.words[own] = [list(self.words[row]) for row in rows.tolist()]
+
+    def drawn(self, generator: torch.Generator) -> list[list[int]]:
+        """Of each request the words of one particle, by weight."""
+        final = (self.weight - self.debt).view(-1, self.count)
+        texts = []
+        for request, weights in enumerate(final):
+            if weights.isfinite().any():
+                row = int(torch.multinomial(weights.softmax(0), 1, generator=generator))
+                texts.append(self.words[request * self.count + row])
+            else:
+                texts.append(self.last.get(request, []))
+        return texts
+
+
+def systematic(shares: Tensor, generator: torch.Generator) -> Tensor:
+    """N draws from N shares with one random number (Carpenter et al. 1999): each is drawn N × its share times, rounded
+    up or down. [N] → [N]"""
+    n = len(shares)
+    points = (torch.arange(n) + torch.rand((), generator=generator)) / n
+    return torch.searchsorted(shares.cumsum(0), points, right=True).clamp(max=int(shares.nonzero().max()))
+
+
+class Smc(Method):
+    """Writes with `particles` texts of `lm` a request.
+
+    threshold: they are resampled when their effective number is at most this share of them; twist: whether FUDGE's
+    predictors weigh them, too; weight: multiplies log g and log f of allowed words and the predictors' log p(c), and
+    `scale` this; temperature: of the language model.
+    """
+
+    late = ("predictors",)  # they are not trained where nothing asks for them
+
+    def __init__(self, lm: CausalLM, tasks: Mapping[str, ControlTask],
+                 predictors: Callable[[], Mapping[str, Predictor]] = dict, particles: int = 20,
+                 threshold: float = 0.25, twist: bool = False, temperature: float = 1.0, weight: float = 1.0,
+                 scale: float = 1.0, chunk: int = 25, seed: int = 0):  # fmt: skip
+        super().__init__(chunk, seed)
+        self.lm, self.particles, self.threshold, self.temperature = lm, particles, threshold, temperature
+        self.weight = scale * weight
+        self.rules = {name: rule for name, task in tasks.items() if (rule := rule_of(task, lm.corpus))}
+        self.predictors = dict(predictors()) if twist else {}
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        for name, task in tasks.items():
+            if not node.get("twist") and not rule_of(task, corpus):
+                raise Refused(
+                    f"smc: {name} has no rule on words to weigh texts by; with method.smc.twist=true FUDGE's predictor "
+                    "weighs them"
+                )
+
+    def models(self) -> list[nn.Module]:
+        return [self.lm, *self.predictors.values()]
+
+    def asked(self, request: Request) -> list[Rule]:
+        """The rules that one request's texts are weighed by."""
+        return [make(request.targets[name]) for name, make in self.rules.items()]
+
+    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+        drawn = self.ended(requests, generator, progress).drawn(generator)
+        return [self.lm.corpus.vocabulary.decode(words) for words in drawn]
+
+    @torch.inference_mode()
+    def ended(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> Particles:
+        """All particles, written to their end."""
+        asked = [json.dumps(request.targets) for request in requests]
+        known = {key: self.asked(request) for key, request in dict(zip(asked, requests, strict=True)).items()}
+        rules = [known[key] for key in asked]
+        twists = [
+            Twist(
+                predictor.read([r.targets[name] for r in requests]), self.weight, self.particles, name not in self.rules
+            )
+            for name, predictor in self.predictors.items()
+        ]
+        texts, most = Particles(len(requests), self.particles), self.lm.corpus.length - 2
+        writing = Writing(self.lm, len(texts.running), self.temperature)
+        for length in range(most + 1):
+            pull, potential = self._weighed(rules, texts)
+            log_probs = writing.log_probs
+            if length == most:  # a text has to end by now
+                log_probs = log_probs.masked_fill(torch.arange(log_probs.shape[1]) != END, -torch.inf)
+            drawn = log_probs + pull
+            gain = drawn.logsumexp(1)
+            words = torch.multinomial(probabilities(drawn), 1, generator=generator)[:, 0]
+            debt = (pull - potential).gather(1, words[:, None])[:, 0]
+            for twist in twists:
+                gained = twist.gain(words)
+                gain, debt = gain + gained, debt + (0.0 if twist.stays else gained)
+            texts.write(words, gain, debt)
+            rows = texts.proceed(self.threshold, generator)
+            progress(length / most)
+            if not len(rows):
+                break
+            for twist in twists:
+                twist.select(rows)
+            writing.go_on(rows, torch.tensor([texts.words[row][-1] for row in texts.running.tolist()]))
+        return texts
+
+    def _weighed(self, rules: Sequence[Sequence[Rule]], texts: Particles) -> tuple[Tensor, Tensor]:
+        """log f and log g of every next word of the running particles, [R V], [R V]; particles of the same words share
+        the work."""
+        known: dict[tuple[int, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
+        rows = []
+        for row in texts.running.tolist():
+            key = (row // texts.count, tuple(texts.words[row]))
+            if key not in known:
+                known[key] = self._summed(rules[key[0]], texts.words[row])
+            rows.append(known[key])
+        pull, potential = zip(*rows, strict=True)
+        return torch.stack(pull), torch.stack(potential)
+
+    def _summed(self, rules: Sequence[Rule], words: Sequence[int]) -> tuple[Tensor, Tensor]:
+        nothing = torch.zeros(len(self.lm.corpus.vocabulary))
+        pairs = [rule.weighed(words) for rule in rules]
+        pull, potential = (sum(added, nothing) for added in zip(*pairs)) if pairs else (nothing, nothing)
+        return self._scaled(pull), self._scaled(potential)
+
+    def _scaled(self, added: Tensor) -> Tensor:
+        return torch.where(added.isfinite(), self.weight * added, added)  # 0 × −∞ is still forbidden
+
+
+def probabilities(log_probs: Tensor) -> Tensor:
+    """Rows that sum to 1; those in which nothing is possible say END, [R V] → [R V]."""
+    none = log_probs.isneginf().all(1, keepdim=True)
+    end = torch.arange(log_probs.shape[1]) == END
+    return torch.where(none & end, 0.0, log_probs).softmax(1)
+
+
+def rule_of(task: ControlTask, corpus: Corpus) -> Callable[[Any], Rule] | None:
+    """The task's rules, None if it has none."""
+    try:
+        return task.rule(corpus.vocabulary)
+    except Refused:
+        return None
