@@ -1,7 +1,7 @@
 """Langevin steps that cost no forward pass of their own.
 
-The paper's update asks the control about x_s, the draw, and so runs the network on it a second time. Here the control is
-asked about x_t, at the look that the step needs anyway, and the draw is moved along that gradient:
+The paper's update asks the control about x_s, the draw, and so runs the network on it a second time. Here the control
+is asked about x_t, at the look that the step needs anyway, and the draw is moved along that gradient:
 
     x_s  +=  lr · sign( Σ_k strength_k · ∂ log p(c_k | x_t)/∂x_t  −  2 · fluency · (x_s − mean) / σ )
 
