@@ -2,8 +2,9 @@
 
 import torch
 
-from diffcontrol.frontier import Mixture, as_node, lowest, match, settings
+from diffcontrol.frontier import as_node, lowest, match, settings
 from diffcontrol.method import Method
+from diffcontrol.methods.mixture import Mixture
 from diffcontrol.task import Request
 
 
