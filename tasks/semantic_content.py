@@ -21,7 +21,8 @@ is not asked for.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -36,8 +37,7 @@ from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
-CHAIN = 4
-MENTIONED = ("", "")  # the state of texts that mention the value
+CHAIN = 2  # see `mentioning`
 #: field → words of which one stands before a mention, an article aside: a place is near, not what the text is about
 ONLY_AFTER = {
     "near": {"near", "nearby", "to", "by", "beside", "besides", "opposite", "behind", "around", "past", "outside",
@@ -113,11 +113,15 @@ class SemanticContent(ControlTask):
         spans = {field: self.spans(words, field) for field in self.forms} if targets else {}
         found = []
         for field, value in targets:
-            around = [span for other in spans if other != field for span in spans[other]]
-            own = [span for span in spans[field] if not any(_hides(other, span, value) for other in around)]
-            right = [span.value == value and in_role(words, field, span.start) for span in own]
+            right = self.right(words, field, value, spans)
             found.append(bool(right) and all(right) and not self._denied(words, field, value))
         return found
+
+    def right(self, words: Sequence[str], field: str, value: str, spans: Mapping[str, list[Span]]) -> list[bool]:
+        """Of all mentions of the field that are not hidden whether they are of this value and in their role."""
+        around = [span for other in spans if other != field for span in spans[other]]
+        own = [span for span in spans[field] if not any(_hides(other, span, value) for other in around)]
+        return [span.value == value and in_role(words, field, span.start) for span in own]
 
     def _denied(self, words: Sequence[str], field: str, value: str) -> bool:
         """Whether a negation stands in a form of the value or before it, and is no part of the form."""
@@ -174,8 +178,21 @@ class SemanticContent(ControlTask):
         return lambda target: Mention(self, target, vocabulary)
 
     def automaton(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Automaton]:
-        make = cache(lambda field, value: mentioning(self, field, value, vocabulary))
+        make = cache(lambda field, value: saying(self, field, value, vocabulary))
         return lambda target: make(*target)
+
+    def around(self, field: str) -> dict[str, set[tuple[str, ...]]]:
+        """field → forms that have a say in which mentions of `field` count: its own, those of other fields that one of
+        its own stands in, and those of the same other field that may take words from them."""
+        forms = {f: [tuple(form.split()) for form, _ in listed] for f, listed in self.forms.items()}
+        found = {field: set(forms[field])}
+        for other in forms.keys() - {field}:
+            close = {form for form in forms[other] if any(_within(own, form) for own in found[field])}
+            while more := {form for form in forms[other] if any(_touch(form, one) for one in close)} - close:
+                close |= more
+            if close:
+                found[other] = close
+        return found
 
     def classes(self) -> list[list[str]]:
         return [list(pair) for pair in self.pairs]
@@ -258,23 +275,57 @@ class Mention(Rule):
         return -(self.BONUS + len(text) / self.HURRY) * (1 - max(begun))
 
 
-def mentioning(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
-    """The automaton of texts that mention the value.
+def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return any(other[i : i + len(one)] == one for i in range(len(other) - len(one) + 1))
 
-    Its states are the words that cannot be judged yet: those that may begin a form, and forms that overlap with them or
-    with one another, as only where they end is it known which of them count. All before has been judged. Forms that
-    overlap in a chain of more than CHAIN times the longest form's words are judged early.
+
+def _touch(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether they can stand in a text so that they share words."""
+    shorter = range(1, min(len(one), len(other)) + 1)
+    overlap = any(one[-n:] == other[:n] or other[-n:] == one[:n] for n in shorter)
+    return overlap or _within(one, other) or _within(other, one)
+
+
+def saying(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
+    """The automaton of texts that say the value."""
+    found = mentioning(task, field, value, vocabulary)
+    return found & undenied(task, field, value, vocabulary) if NEGATIONS & vocabulary.ids.keys() else found
+
+
+def named(told: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, list[str]]:
+    """Classes of these words whatever their case [V], and the word of each class; "" is every other word."""
+    distinct, spelled = sorted(set(told)), defaultdict[str, list[int]](list)
+    for word, i in vocabulary.ids.items():
+        spelled[word.lower()].append(i)
+    classes, members = classed([words(spelled[word], len(vocabulary)) for word in distinct], len(vocabulary))
+    return classes, [distinct[int(column.nonzero()[0])] if column.any() else "" for column in members.T]
+
+
+class Reading(NamedTuple):
+    """What an automaton knows of a text: whether it has mentioned the value, two words of what has been judged, and the
+    words that cannot be judged yet."""
+
+    mentioned: bool = False
+    before: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
+
+def mentioning(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
+    """The automaton of texts that mention the field with this value alone, everywhere in its role.
+
+    Words cannot be judged while they may begin a form, nor while forms that they complete overlap with such, as only
+    where those end is it known which of them count. Forms that overlap in a chain of more than CHAIN times the longest
+    form's words are judged early.
     """
-    forms = {tuple(form.split()) for form, _ in task.forms[field]}
+    close = task.around(field)
+    forms = set[tuple[str, ...]]().union(*close.values())
     begun = {form[:n] for form in forms for n in range(len(form))}
     longest = max(map(len, forms))
-    told = sorted({word for form in forms for word in form})
-    spelled: dict[str, list[int]] = {}
-    for word, i in vocabulary.ids.items():
-        spelled.setdefault(word.lower(), []).append(i)
-    classes, members = classed([words(spelled.get(word, []), len(vocabulary)) for word in told], len(vocabulary))
-    names = [told[int(column.nonzero()[0])] if column.any() else "" for column in members.T]  # "" stands in no form
+    heard = ONLY_AFTER.get(field, set()) | NEVER_AFTER.get(field, set())
+    roles = ARTICLES | heard if heard else set()
+    classes, names = named([word for form in forms for word in form] + [*roles], vocabulary)
 
+    @cache
     def judged(text: tuple[str, ...]) -> int:
         """How many words from the first on can be judged."""
         cut = begins = next(n for n in range(len(text) + 1) if text[n:] in begun)
@@ -283,13 +334,60 @@ def mentioning(task: SemanticContent, field: str, value: str, vocabulary: Vocabu
             cut = min(crossing)
         return cut if len(text) - cut <= CHAIN * longest else begins
 
-    def step(state: tuple[str, ...], word: int) -> tuple[str, ...]:
-        text = (*state, names[word])
-        cut = judged(text)
-        return MENTIONED if state == MENTIONED or value in task.mentioned(text[:cut], field) else text[cut:]
+    @cache
+    def right(before: tuple[str, ...], text: tuple[str, ...]) -> list[bool]:
+        whole = (*before, *text)
+        spans = {other: task.spans(whole, other) if any(text) else [] for other in close}
+        return task.right(whole, field, value, spans)
 
-    start: tuple[str, ...] = ()
-    return explored(classes, start, step, lambda text: text == MENTIONED or value in task.mentioned(text, field))
+    def context(text: tuple[str, ...]) -> tuple[str, ...]:
+        """The last words of what has been judged, as far as the role of a mention that follows depends on them: one word
+        that may or may not stand there for all such, and an article for all articles."""
+        if not roles:
+            return ()
+        article = text[-1:] and text[-1] in ARTICLES
+        last = "".join(text[-2:-1] if article else text[-1:])
+        stands = min(heard) if last in heard else ""
+        return (stands, "the") if article else (stands,)
+
+    def step(state: Reading, word: int) -> Reading | None:
+        text = (*state.open, names[word])
+        cut = judged(text)
+        found = right(state.before, text[:cut])
+        if not all(found):
+            return None
+        return Reading(state.mentioned or bool(found), context((*state.before, *text[:cut])), text[cut:])
+
+    def ends(state: Reading) -> bool:
+        found = right(state.before, state.open)
+        return all(found) and (state.mentioned or bool(found))
+
+    return explored(classes, Reading(), step, ends)
+
+
+class Denial(NamedTuple):
+    """Forms that have been begun, how many of their words, and whether a negation stands in them or before them; and
+    whether the last word was one."""
+
+    begun: frozenset[tuple[tuple[str, ...], int, bool]] = frozenset()
+    negated: bool = False
+
+
+def undenied(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
+    """The automaton of texts in which no negation stands in a form of the value or before it."""
+    forms = [tuple(form.split()) for form, meant in task.forms[field] if meant == value]
+    classes, names = named([word for form in forms for word in form] + [*NEGATIONS], vocabulary)
+
+    def step(state: Denial, word: int) -> Denial | None:
+        if names[word] in NEGATIONS:
+            return Denial(frozenset((form, n, True) for form, n, _ in state.begun), True)
+        at = [*state.begun, *((form, 0, state.negated) for form in forms)]
+        on = {(form, n + 1, negated) for form, n, negated in at if form[n] == names[word]}
+        if any(n == len(form) and negated for form, n, negated in on):
+            return None
+        return Denial(frozenset((form, n, negated) for form, n, negated in on if n < len(form)))
+
+    return explored(classes, Denial(), step, lambda state: True)
 
 
 class MentionHead(Head):
