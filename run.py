@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 
 import hydra
 from hydra.utils import get_method
@@ -22,6 +23,9 @@ def main(cfg: DictConfig) -> float:
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
         raise SystemExit(f"diffcontrol: {error}\n(HYDRA_FULL_ERROR=1 shows where)") from None
+    except KeyboardInterrupt:  # in training `fitting.Stopped` says at which step
+        print("diffcontrol: stopped; the same command goes on with the models that are trained", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

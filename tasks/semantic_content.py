@@ -21,10 +21,9 @@ is not asked for.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,29 +31,42 @@ from torch import Tensor, nn
 from diffcontrol.automaton import Automaton, classed, explored, words
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
-from diffcontrol.rules import Rule
+from diffcontrol.rules import Follows, Rule
 from diffcontrol.task import ControlTask, Head
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
-CHAIN = 2  # see `mentioning`
 #: field → words of which one stands before a mention, an article aside: a place is near, not what the text is about
 ONLY_AFTER = {
-    "near": {"near", "nearby", "to", "by", "beside", "besides", "opposite", "behind", "around", "past", "outside",
-             "alongside", "from", "of", "at"},
+    "near": ("near", "nearby", "to", "by", "beside", "besides", "opposite", "behind", "around", "past", "outside",
+             "alongside", "from", "of", "at"),
 }  # fmt: skip
-NEVER_AFTER = {"name": {"near", "beside", "opposite", "behind"}}  # the same where none may stand there
-ARTICLES = {"a", "an", "the"}
-NEGATIONS = {"not", "n't", "n’t", "never"}
+NEVER_AFTER = {"name": ("near", "beside", "opposite", "behind")}  # the same where none may stand there
+ARTICLES = ("a", "an", "the")
+NEGATIONS = ("not", "n't", "n’t", "never")
+SAID, OTHERWISE, NOTHING = "said", "otherwise", "nothing"  # what words mean to a target: it, its contrary, neither
 UNSAID = "unsaid"  # marks what is mentioned in a text that does not say it
+Words = tuple[str, ...]
 
 
-class Span(NamedTuple):
-    """Words start to stop − 1 are a form of the value."""
+class Telling:
+    """What words mean: forms, found from left to right, the longest that begins at a word before all others."""
 
-    start: int
-    stop: int
-    value: str
+    def __init__(self, forms: Mapping[str, str]):
+        self.forms: dict[Words, str] = {tuple(form.split()): meaning for form, meaning in forms.items()}
+        self.begun: set[Words] = {form[:n] for form in self.forms for n in range(len(form))}
+        self.longest = max(map(len, self.forms))
+
+    def judged(self, text: Words, whole: bool = True) -> tuple[set[str], Words]:
+        """Meanings of the forms in a text of lower-case words; and its last words if they may begin a form and it is
+        not the whole text, as these cannot be judged yet."""
+        found = set()
+        while text and (whole or text not in self.begun):
+            length = max((n for n in range(1, self.longest + 1) if text[:n] in self.forms), default=0)
+            if length:
+                found.add(self.forms[text[:length]])
+            text = text[length or 1 :]
+        return found, text
 
 
 class SemanticContent(ControlTask):
@@ -88,65 +100,48 @@ class SemanticContent(ControlTask):
             table[field] = sorted(forms, key=lambda entry: (-len(entry[0].split()), entry))
         return table
 
-    def spans(self, words: Sequence[str], field: str) -> list[Span]:
-        """Mentions of the field, those by longer forms first; no word belongs to two of them."""
-        lower = [word.lower() for word in words]
-        text, free, found = f" {' '.join(lower)} ", [True] * len(words), list[Span]()
-        for form, value in self.forms[field]:
-            if form not in text:
-                continue
-            wanted = form.split()
-            for start in range(len(words) - len(wanted) + 1):
-                stop = start + len(wanted)
-                if lower[start:stop] == wanted and all(free[start:stop]):
-                    found.append(Span(start, stop, value))
-                    free[start:stop] = [False] * len(wanted)
-        return found
-
     def mentioned(self, words: Sequence[str], field: str) -> set[str]:
         """Values of the field that the text mentions."""
-        return {span.value for span in self.spans(words, field)}
-
-    def says(self, words: Sequence[str], targets: Sequence[Sequence[str]]) -> list[bool]:
-        """Whether the text mentions a target's field with this value alone, everywhere in its role, and denies it
-        nowhere; one for each target."""
-        spans = {field: self.spans(words, field) for field in self.forms} if targets else {}
-        found = []
-        for field, value in targets:
-            right = self.right(words, field, value, spans)
-            found.append(bool(right) and all(right) and not self._denied(words, field, value))
+        text, found = f" {' '.join(words).lower()} ", set()
+        for form, value in self.forms[field]:
+            while form in text:  # again and again, as neighbours share the space between them
+                found.add(value)
+                text = text.replace(form, "  ")  # a shorter form within this one no longer counts
         return found
 
-    def right(self, words: Sequence[str], field: str, value: str, spans: Mapping[str, list[Span]]) -> list[bool]:
-        """Of all mentions of the field that are not hidden whether they are of this value and in their role."""
-        around = [span for other in spans if other != field for span in spans[other]]
-        own = [span for span in spans[field] if not any(_hides(other, span, value) for other in around)]
-        return [span.value == value and in_role(words, field, span.start) for span in own]
+    @cached_property
+    def tellings(self) -> dict[Pair, Telling]:
+        """(field, value) → what a reader takes to say it, to say otherwise, or to speak of another field."""
+        return {(field, value): Telling(self._meanings(field, value)) for field, value in self.pairs}
 
-    def _denied(self, words: Sequence[str], field: str, value: str) -> bool:
-        """Whether a negation stands in a form of the value or before it, and is no part of the form."""
-        lower = [word.lower() for word in words]
-        places = [place for place, word in enumerate(lower) if word not in NEGATIONS]
-        if len(places) == len(words):
-            return False
-        plain = [lower[place] for place in places]
-        text = f" {' '.join(plain)} "
-        for form in (form.split() for form, meant in self.forms[field] if meant == value and form in text):
-            for i in range(len(plain) - len(form) + 1):
-                start, last = places[i], places[i + len(form) - 1]
-                negated = last - start >= len(form) or (start > 0 and lower[start - 1] in NEGATIONS)
-                if negated and plain[i : i + len(form)] == form:
-                    return True
-        return False
+    def _meanings(self, field: str, value: str) -> dict[str, str]:
+        """form → what it means to a target; of two reasons for a form's meaning the first counts."""
+        own = {form.strip(): meant for form, meant in self.forms[field]}
+        others = {form.strip() for other, forms in self.forms.items() if other != field for form, _ in forms}
+        ways = [form for form, meant in own.items() if meant == value]
+        found = {way: OTHERWISE if field in ONLY_AFTER else SAID for way in ways}
+        found |= {form: NOTHING if form in others else OTHERWISE for form in own if form not in found}
+        for roles, meaning in ((ONLY_AFTER, SAID), (NEVER_AFTER, OTHERWISE)):
+            for way in ways:
+                found |= dict.fromkeys(after(roles.get(field, ()), way), meaning)
+        for form in (denial for way in ways for denial in denials(way)):
+            found.setdefault(form, OTHERWISE)
+        for form in (other for other in others if any(f" {inner} " in f" {other} " for inner in own)):
+            found.setdefault(form, NOTHING)
+        return found
+
+    def says(self, words: Sequence[str], field: str, value: str) -> bool:
+        """Whether a reader takes the text to say the value of the field, and nothing else of the field."""
+        meanings, _ = self.tellings[field, value].judged(tuple(word.lower() for word in words))
+        return meanings - {NOTHING} == {SAID}
 
     def annotate(self, example: Example) -> list[list[str]]:
-        pairs = [
-            [field, value]
+        """[field, value] of what is meant and mentioned, with UNSAID as third where the text does not say it."""
+        return [
+            [field, value, *([] if self.says(example.words, field, value) else [UNSAID])]
             for field, value in example.fields.items()
             if (field, value) in self.pairs and value in self.mentioned(example.words, field)
         ]
-        said = self.says(example.words, pairs)
-        return [pair if is_said else [*pair, UNSAID] for pair, is_said in zip(pairs, said, strict=True)]
 
     def targets(self, annotation: list[list[str]]) -> list[list[str]]:
         return [pair for pair in annotation if UNSAID not in pair[2:]]
@@ -171,6 +166,9 @@ class SemanticContent(ControlTask):
     def head(self, width: int) -> "MentionHead":
         return MentionHead(width, self.pairs)
 
+    def least_words(self, target: Sequence[str]) -> int:
+        return min(len(form.split()) for form, value in self.forms[target[0]] if value == target[1])
+
     def serialize(self, target: Sequence[str]) -> list[str]:
         return [target[0], ":", *target[1].split()]
 
@@ -178,21 +176,8 @@ class SemanticContent(ControlTask):
         return lambda target: Mention(self, target, vocabulary)
 
     def automaton(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Automaton]:
-        make = cache(lambda field, value: saying(self, field, value, vocabulary))
+        make = cache(lambda field, value: saying(self.tellings[field, value], vocabulary))
         return lambda target: make(*target)
-
-    def around(self, field: str) -> dict[str, set[tuple[str, ...]]]:
-        """field → forms that have a say in which mentions of `field` count: its own, those of other fields that one of
-        its own stands in, and those of the same other field that may take words from them."""
-        forms = {f: [tuple(form.split()) for form, _ in listed] for f, listed in self.forms.items()}
-        found = {field: set(forms[field])}
-        for other in forms.keys() - {field}:
-            close = {form for form in forms[other] if any(_within(own, form) for own in found[field])}
-            while more := {form for form in forms[other] if any(_touch(form, one) for one in close)} - close:
-                close |= more
-            if close:
-                found[other] = close
-        return found
 
     def classes(self) -> list[list[str]]:
         return [list(pair) for pair in self.pairs]
@@ -201,57 +186,53 @@ class SemanticContent(ControlTask):
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         rows = list(zip(texts, targets, strict=True))
         return {
-            "strict": [float(self.says(words, [target])[0]) for words, target in rows],
+            "strict": [float(self.says(words, field, value)) for words, (field, value) in rows],
             "released": [float(value in " ".join(words)) for words, (_, value) in rows],
             "mentioned": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
         }
 
 
-def _hides(other: Span, span: Span, value: str) -> bool:
-    """Whether a mention lies within a longer one of another field; one that is not of the value also within an equal
-    one, as the words then say the other field."""
-    longer = (other.stop - other.start) - (span.stop - span.start)
-    return other.start <= span.start and span.stop <= other.stop and longer >= (span.value == value)
+def after(places: Sequence[str], form: str) -> list[str]:
+    """The form after each of the words, with an article or without."""
+    return [" ".join([word, *article, form]) for word in places for article in [[], *([a] for a in ARTICLES)]]
 
 
-def in_role(words: Sequence[str], field: str, start: int) -> bool:
-    """Whether the word before a mention, an article aside, is one that the field's role asks for or allows."""
-    before = [word.lower() for word in words[max(0, start - 2) : start]]
-    if before and before[-1] in ARTICLES:
-        before.pop()
-    word = before[-1] if before else ""
-    return (field not in ONLY_AFTER or word in ONLY_AFTER[field]) and word not in NEVER_AFTER.get(field, ())
+def denials(form: str) -> list[str]:
+    """The form with a negation before it or in it; none of a form that has one, as it says what is not so itself."""
+    words = form.split()
+    if set(words) & set(NEGATIONS):
+        return []
+    return [" ".join([*words[:i], negation, *words[i:]]) for i in range(len(words)) for negation in NEGATIONS]
 
 
 class Mention(Rule):
-    """No END before the mention. Until then words that begin a form of the value gain BONUS nats, and a nat more with
-    every HURRY words of the text, those that go on with a form of which n words are written 1 + n times that. Where no
-    more places are left than the shortest form has words, nothing else is allowed."""
+    """Only words after which the text can still say the value. Until it does, words that begin a form gain BONUS nats,
+    and a nat more with every HURRY words of the text, those that go on with a form of which n words are written 1 + n
+    times that."""
 
     BONUS, HURRY = 4.0, 4
 
     def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary):
-        self.task, (self.field, self.value), self.vocabulary = task, target, vocabulary
-        self.forms = [form.split() for form, value in task.forms[self.field] if value == self.value]
+        self.task, (self.field, self.value) = task, target
+        self.follows = Follows(saying(task.tellings[self.field, self.value], vocabulary), task.corpus.length - 2)
+        self.forms = [form.split() for form, meant in task.forms[self.field] if meant == self.value]
+        self.vocabulary = vocabulary
         self.spellings: dict[str, list[int]] = {}
         for word, i in vocabulary.ids.items():
             self.spellings.setdefault(word.lower(), []).append(i)
 
     def factors(self, words: Sequence[int]) -> Tensor:
-        added = torch.zeros(len(self.vocabulary))
-        text = [self.vocabulary.words[i] for i in words]
-        if self.value in self.task.mentioned(text, self.field):
+        added = self.follows.factors(words)
+        if added[END] == 0:  # it is said
             return added
-        added[END] = -torch.inf
-        lower, gain = [word.lower() for word in text], self.BONUS + len(text) / self.HURRY
+        gained = torch.zeros(len(self.vocabulary))
+        lower, gain = [self.vocabulary.words[i].lower() for i in words], self.BONUS + len(words) / self.HURRY
         for form in self.forms:
             for n in range(min(len(form), len(lower) + 1)):
                 if lower[len(lower) - n :] == form[:n]:
                     spelled = self.spellings.get(form[n], [])
-                    added[spelled] = added[spelled].clamp(min=(1 + n) * gain)
-        if self.task.corpus.length - 2 - len(text) <= min(map(len, self.forms)) and (added > 0).any():
-            added[added <= 0] = -torch.inf
-        return added
+                    gained[spelled] = gained[spelled].clamp(min=(1 + n) * gain)
+        return added + gained
 
     def weighed(self, words: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Words are drawn by how much nearer they bring the mention; as what is gained by one is lost where its form is
@@ -275,119 +256,28 @@ class Mention(Rule):
         return -(self.BONUS + len(text) / self.HURRY) * (1 - max(begun))
 
 
-def _within(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    return any(other[i : i + len(one)] == one for i in range(len(other) - len(one) + 1))
+def saying(telling: Telling, vocabulary: Vocabulary) -> Automaton:
+    """The automaton of texts in which forms mean SAID, and none means OTHERWISE.
 
-
-def _touch(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Whether they can stand in a text so that they share words."""
-    shorter = range(1, min(len(one), len(other)) + 1)
-    overlap = any(one[-n:] == other[:n] or other[-n:] == one[:n] for n in shorter)
-    return overlap or _within(one, other) or _within(other, one)
-
-
-def saying(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
-    """The automaton of texts that say the value."""
-    found = mentioning(task, field, value, vocabulary)
-    return found & undenied(task, field, value, vocabulary) if NEGATIONS & vocabulary.ids.keys() else found
-
-
-def named(told: Iterable[str], vocabulary: Vocabulary) -> tuple[Tensor, list[str]]:
-    """Classes of these words whatever their case [V], and the word of each class; "" is every other word."""
-    distinct, spelled = sorted(set(told)), defaultdict[str, list[int]](list)
-    for word, i in vocabulary.ids.items():
-        spelled[word.lower()].append(i)
-    classes, members = classed([words(spelled[word], len(vocabulary)) for word in distinct], len(vocabulary))
-    return classes, [distinct[int(column.nonzero()[0])] if column.any() else "" for column in members.T]
-
-
-class Reading(NamedTuple):
-    """What an automaton knows of a text: whether it has mentioned the value, two words of what has been judged, and the
-    words that cannot be judged yet."""
-
-    mentioned: bool = False
-    before: tuple[str, ...] = ()
-    open: tuple[str, ...] = ()
-
-
-def mentioning(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
-    """The automaton of texts that mention the field with this value alone, everywhere in its role.
-
-    Words cannot be judged while they may begin a form, nor while forms that they complete overlap with such, as only
-    where those end is it known which of them count. Forms that overlap in a chain of more than CHAIN times the longest
-    form's words are judged early.
+    Its states are whether it is SAID, and the words that cannot be judged yet.
     """
-    close = task.around(field)
-    forms = set[tuple[str, ...]]().union(*close.values())
-    begun = {form[:n] for form in forms for n in range(len(form))}
-    longest = max(map(len, forms))
-    heard = ONLY_AFTER.get(field, set()) | NEVER_AFTER.get(field, set())
-    roles = ARTICLES | heard if heard else set()
-    classes, names = named([word for form in forms for word in form] + [*roles], vocabulary)
+    told = sorted({word for form in telling.forms for word in form})
+    spelled: dict[str, list[int]] = {}
+    for word, i in vocabulary.ids.items():
+        spelled.setdefault(word.lower(), []).append(i)
+    classes, members = classed([words(spelled.get(word, []), len(vocabulary)) for word in told], len(vocabulary))
+    names = [told[int(column.nonzero()[0])] if column.any() else "" for column in members.T]  # "" stands in no form
 
-    @cache
-    def judged(text: tuple[str, ...]) -> int:
-        """How many words from the first on can be judged."""
-        cut = begins = next(n for n in range(len(text) + 1) if text[n:] in begun)
-        found = [(i, i + n) for i in range(len(text)) for n in range(1, longest + 1) if text[i : i + n] in forms]
-        while crossing := [i for i, j in found if i < cut < j]:
-            cut = min(crossing)
-        return cut if len(text) - cut <= CHAIN * longest else begins
+    def step(state: tuple[bool, Words], word: int) -> tuple[bool, Words] | None:
+        meanings, rest = telling.judged((*state[1], names[word]), whole=False)
+        return None if OTHERWISE in meanings else (state[0] or SAID in meanings, rest)
 
-    @cache
-    def right(before: tuple[str, ...], text: tuple[str, ...]) -> list[bool]:
-        whole = (*before, *text)
-        spans = {other: task.spans(whole, other) if any(text) else [] for other in close}
-        return task.right(whole, field, value, spans)
+    def ends(state: tuple[bool, Words]) -> bool:
+        meanings, _ = telling.judged(state[1])
+        return OTHERWISE not in meanings and (state[0] or SAID in meanings)
 
-    def context(text: tuple[str, ...]) -> tuple[str, ...]:
-        """The last words of what has been judged, as far as the role of a mention that follows depends on them: one word
-        that may or may not stand there for all such, and an article for all articles."""
-        if not roles:
-            return ()
-        article = text[-1:] and text[-1] in ARTICLES
-        last = "".join(text[-2:-1] if article else text[-1:])
-        stands = min(heard) if last in heard else ""
-        return (stands, "the") if article else (stands,)
-
-    def step(state: Reading, word: int) -> Reading | None:
-        text = (*state.open, names[word])
-        cut = judged(text)
-        found = right(state.before, text[:cut])
-        if not all(found):
-            return None
-        return Reading(state.mentioned or bool(found), context((*state.before, *text[:cut])), text[cut:])
-
-    def ends(state: Reading) -> bool:
-        found = right(state.before, state.open)
-        return all(found) and (state.mentioned or bool(found))
-
-    return explored(classes, Reading(), step, ends)
-
-
-class Denial(NamedTuple):
-    """Forms that have been begun, how many of their words, and whether a negation stands in them or before them; and
-    whether the last word was one."""
-
-    begun: frozenset[tuple[tuple[str, ...], int, bool]] = frozenset()
-    negated: bool = False
-
-
-def undenied(task: SemanticContent, field: str, value: str, vocabulary: Vocabulary) -> Automaton:
-    """The automaton of texts in which no negation stands in a form of the value or before it."""
-    forms = [tuple(form.split()) for form, meant in task.forms[field] if meant == value]
-    classes, names = named([word for form in forms for word in form] + [*NEGATIONS], vocabulary)
-
-    def step(state: Denial, word: int) -> Denial | None:
-        if names[word] in NEGATIONS:
-            return Denial(frozenset((form, n, True) for form, n, _ in state.begun), True)
-        at = [*state.begun, *((form, 0, state.negated) for form in forms)]
-        on = {(form, n + 1, negated) for form, n, negated in at if form[n] == names[word]}
-        if any(n == len(form) and negated for form, n, negated in on):
-            return None
-        return Denial(frozenset((form, n, negated) for form, n, negated in on if n < len(form)))
-
-    return explored(classes, Denial(), step, lambda state: True)
+    start: tuple[bool, Words] = (False, ())
+    return explored(classes, start, step, ends)
 
 
 class MentionHead(Head):

@@ -24,7 +24,6 @@ class FakeCorpus(Corpus):
     """'a big red cat sees the cat': one colour at most, fields and tags of every text, splits of n, n/4, n/4 texts."""
 
     def __init__(self, n: int = 64, length: int = 10, seed: int = 0):
-        super().__init__()
         self.n, self.length, self.seed = n, length, seed
 
     def read(self, split: str) -> list[Example]:
@@ -71,8 +70,8 @@ class FakeHead(Head):
 class FakeTask(ControlTask):
     """The text contains the word w, one of `words`."""
 
-    def __init__(self, words: Sequence[str] = COLOURS):
-        self.asked = list(words)
+    def __init__(self, words: Sequence[str] = COLOURS, data: Corpus | None = None):
+        self.asked, self.corpus = list(words), data
 
     def annotate(self, example: Example) -> list[str]:
         return [word for word in self.asked if word in example.words]

@@ -16,7 +16,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from diffcontrol.store import Store, is_recipe
+from diffcontrol.recipe import is_recipe
+from diffcontrol.store import Store
 from tests.composing import CONF, composed, options, raw
 
 SMALL = ("data.size=60", "data.dev=5", "data.test=5")
@@ -106,7 +107,7 @@ def test_every_task_has_what_each_method_uses_of_it(task):
         for key, value in node.items():
             by_task = isinstance(unresolved[name].get(key), str) and isinstance(value, dict) and not is_recipe(value)
             if key == "strength" and by_task:
-                assert isinstance(value.get(task), int | float), f"strength of {name} for {task}"
+                assert isinstance(value.get(task, value.get("default")), int | float), f"strength of {name} for {task}"
             elif by_task and value and all(map(is_recipe, value.values())):
                 assert set(value) == {task}, f"{name}.{key}"
                 assert value[task]["task"] == cfg["task"][task]
@@ -262,3 +263,18 @@ def test_no_secrets_of_this_machine_stand_in_conf():
         if path.parent.name != "local":
             assert not re.search(r"(/home/|/root/|/Users/|/work/|api_key)", path.read_text()), path
             assert yaml.safe_load(path.read_text()) is None or "eval:" not in path.read_text()
+
+
+def test_a_method_with_a_language_model_of_its_own_steers_it_by_each_tasks_own_choice():
+    cfg = composed("task=[semantic_content,length,parts_of_speech]", "method=[guided_diffusion,masked]")
+    theirs, own = (cfg["method"][name]["steering"] for name in ("guided_diffusion", "masked"))
+    assert cfg["method"]["masked"]["lm"]["_target_"].endswith(".MaskedLM") and "lm" not in own["length"]
+    assert own["length"] == theirs["length"]
+    for task in ("semantic_content", "parts_of_speech"):
+        assert own[task] == theirs[task] | {"lm": cfg["method"]["masked"]["lm"]} != theirs[task]
+
+
+def test_the_masked_language_model_is_trained_as_the_continuous_one():
+    cfg = composed("method=masked", "lm.optim.steps=77", "lm.window=9", "model=small")
+    lm, masked = cfg["lm"], cfg["masked_lm"]
+    assert all(masked[key] == lm[key] for key in ("data", "model", "window", "optim"))

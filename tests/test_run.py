@@ -251,6 +251,26 @@ def test_a_run_killed_in_training_resumes_and_writes_what_an_unbroken_one_writes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_stopped_by_a_signal_says_so_by_its_exit_code(tmp_path, number, code):
+    process = start(tmp_path, "lm.optim.steps=100000", "lm.optim.checkpoint=10", "trainer.compile=false")
+    wait_for(lambda: list(tmp_path.glob("store/.drafts/DiffusionLM-*/last.ckpt")), process)
+    process.send_signal(number)
+    assert process.wait(60) == code
+    assert not list(tmp_path.glob("store/DiffusionLM-*"))
+    said = (tmp_path / "stdout").read_text()
+    assert "of 100000; the same command resumes" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_a_run_stopped_while_it_writes_ends_without_a_traceback(first, tmp_path):
+    process = start(tmp_path, f"paths.store={first[0] / 'store'}", "sampler.steps=4000")
+    wait_for(lambda: "writing: guided_diffusion" in (tmp_path / "stdout").read_text(), process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130 and "Traceback" not in (tmp_path / "stdout").read_text()
+
+
+@pytest.mark.slow
 def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
     folder, own, _ = first
     store = f"paths.store={folder / 'store'}"

@@ -9,8 +9,8 @@ from diffcontrol.refused import Refused
 
 
 def register() -> None:
-    """Makes `${task_names:}`, `${per_task:template}` and `${strengths:group,default}` known to OmegaConf; calling it
-    again changes nothing."""
+    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`) and
+    `${strengths:group,default}` known to OmegaConf; calling it again changes nothing."""
     for name, resolver in (("task_names", task_names), ("per_task", per_task), ("strengths", strengths)):
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
 
@@ -20,7 +20,7 @@ def task_names(*, _root_: DictConfig) -> str:
     return "+".join(_root_.task)
 
 
-def per_task(template: str, *, _root_: DictConfig) -> dict[str, Any]:
+def per_task(template: str, lm: str = "", *, _root_: DictConfig) -> dict[str, Any]:
     """For every chosen task what the template `template` describes: task → node.
 
     A template is a top-level node of the configuration, as conf/predictor/default.yaml makes one. Its `task` becomes
@@ -28,6 +28,8 @@ def per_task(template: str, *, _root_: DictConfig) -> dict[str, Any]:
     `task_overrides.<task>.<template>` says is merged into it, or replaces it if it describes an object itself (has a
     `_target_`). A template with `for_every_task: true` was chosen on the command line for all tasks, so it is not
     replaced. So no task names the models that methods train for it, and no method names a task.
+
+    lm: a top-level node, the language model that stands in place of the templates' own; a node that has none gets none.
 
     The dictionary is plain and resolved, as OmegaConf does not resolve again what a resolver returns.
 
@@ -51,6 +53,8 @@ def per_task(template: str, *, _root_: DictConfig) -> dict[str, Any]:
         reads = (_root_.get("models_read") or {}).get(name) or _root_.task[name].get("data")
         if "data" in node and reads is not None:
             node["data"] = _plain(reads)
+        if lm and "lm" in node:
+            node["lm"] = _plain(_root_[lm])
         found[name] = node
     return found
 

@@ -7,22 +7,27 @@ so the three cannot drift apart.
 B batch · L positions · H hidden width
 """
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton
-from diffcontrol.data.corpus import Example
+from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout
+from diffcontrol.recipe import Content
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.text import Vocabulary
 
 Target = Any  # JSON-able: what a user writes down for the task, e.g. ["food", "Italian"]
 Annotation = Any  # JSON-able: what is true of a text
+DIGESTED = 200  # training texts, evenly spaced, whose annotations and prompts enter the address of a model
 
 
 class Head(nn.Module, ABC):
@@ -37,8 +42,42 @@ class Head(nn.Module, ABC):
         """log p(target | hidden) for a target per row, hidden [B L H] → [B]."""
 
 
-class ControlTask(ABC):
-    """One kind of control. Instances are made from conf/task with the corpus they speak about."""
+class ControlTask(Content):
+    """One kind of control. Instances are made from conf/task with the corpus they speak about.
+
+    What a task teaches enters the address of the models that learn it (`digest`), so that a model is trained again
+    when its task was edited.
+    """
+
+    #: Raise it when the head is edited, and where `data` is a treebank also when `annotate` or `serialize` is: these
+    #: edits do not show in the digest by themselves.
+    version: ClassVar[int] = 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Short hash of the version and of what the task says of DIGESTED training texts: annotations and prompts.
+
+        The texts of a treebank may not be parsed yet, so they are left out; the address has the treebank's recipe.
+        """
+        sha = hashlib.sha256(f"{self.version}\n".encode())
+        for lesson in self._lessons():
+            sha.update(json.dumps(lesson, sort_keys=True, ensure_ascii=False).encode() + b"\n")
+        return sha.hexdigest()[:16]
+
+    def _lessons(self) -> Iterator[Any]:
+        """Annotation and prompts of each of the texts, then the classes if they are a closed set."""
+        corpus = next((value for value in vars(self).values() if isinstance(value, Corpus)), None)
+        if corpus is None or corpus.made_by_store:
+            return
+        examples = corpus.splits["train"]
+        count = min(DIGESTED, len(examples))
+        for i in range(count):
+            annotation = self.annotate(examples[i * len(examples) // count])
+            yield annotation, [self.serialize(target) for target in self.targets(annotation)]
+        try:
+            yield self.classes()
+        except Refused:  # there is no closed set of them
+            return
 
     @abstractmethod
     def annotate(self, example: Example) -> Annotation:

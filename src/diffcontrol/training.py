@@ -3,15 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.refused import Refused
@@ -183,6 +183,27 @@ class Trainable(pl.LightningModule):
         o = self.options
         return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
 
+    def train_alone(self) -> Self:
+        """Sets it to training and its parents to evaluation: a model that is only read drops nothing out."""
+        self.train()
+        for parent in (child for child in self.children() if isinstance(child, Trainable)):
+            parent.eval()
+        return self
+
+    def compilable(self) -> list[nn.Module]:
+        """Its networks whose forward pass `torch.compile` may replace: the children that have modules within them.
+
+        The module itself is left alone, since it counts token evaluations in a plain number, and compiled code would
+        be compiled anew whenever that number changed.
+        """
+        return [child for child in self.children() if not isinstance(child, Trainable) and any(child.children())]
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""
+        steps = self.steps(self.trainer.global_rank, self.trainer.world_size)
+        steps.taken = lambda: self.global_step
+        return DataLoader(Batches(self), sampler=steps, batch_size=None)
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
         torch.manual_seed(seed_of(self.model_seed, self.global_step, self.global_rank))
@@ -215,6 +236,16 @@ class Trainable(pl.LightningModule):
             parts.append(torch.optim.Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
         optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+class Batches(Dataset):
+    """Indices of texts → the batch that a model makes of them."""
+
+    def __init__(self, module: Trainable):
+        self.module = module
+
+    def __getitem__(self, indices: list[int]) -> Any:
+        return self.module.collate(indices)
 
 
 def averaging(decay: float) -> WeightAveraging:

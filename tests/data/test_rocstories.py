@@ -67,10 +67,10 @@ def test_what_people_wrote_between_is_compared_with_what_is_written(folder):
     assert ten["length"] == 10
 
 
-def test_the_address_is_that_of_the_files(folder, tmp_path_factory):
+def test_the_digest_is_that_of_the_texts(folder):
     before = corpus(folder).digest
     assert corpus(folder).digest == before
-    (folder / "roc_train.json").write_text(json.dumps(STORIES[2]) + "\n")
+    (folder / "roc_train.json").write_text(json.dumps(["Bob ran. He fell. The bus left. He sat. He slept."]) + "\n")
     assert corpus(folder).digest != before
 
 

@@ -159,6 +159,22 @@ def test_digest_is_of_content_not_of_place(write, tmp_path):
     assert e2e(str(moved)).digest != digest
 
 
+def test_digest_depends_on_how_the_files_are_read(write, tmp_path, monkeypatch):
+    import datasets
+
+    corpus = e2e(write(ROW))
+    digest = corpus.digest
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "other")
+    monkeypatch.setattr("diffcontrol.data.meaning.tokens", str.split)  # another tokeniser
+    meaning.spelled.cache_clear()
+    try:
+        again = e2e(corpus.folder)
+        assert again.splits["train"][0].words != corpus.splits["train"][0].words
+        assert again.digest != digest
+    finally:
+        meaning.spelled.cache_clear()
+
+
 def test_second_reading_equals_the_first_and_tokenises_nothing(write, monkeypatch):
     folder = write(ROW)
     first = e2e(folder).splits

@@ -106,6 +106,8 @@ def test_the_step_goes_to_the_decoded_estimate_and_self_conditioning_reads_the_r
     found = list(sampler(Peek(), x_t, generator, lambda prediction, t: target, move))
     assert given[0] is None and all(torch.equal(g.x0, p.x0) for g, p in zip(given[1:], found[:-1], strict=True))
     assert all(told is said for (*_, told), said in zip(steps, found[:-1], strict=True))
+    for said in found:
+        torch.testing.assert_close(said.x0, said.logits.softmax(-1) @ TABLE)
     first, s, _ = steps[0]
     expected = sampler.transition(Sqrt(), x_t, torch.ones(2), s, target)
     torch.testing.assert_close(first.mean, expected.mean)

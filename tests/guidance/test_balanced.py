@@ -29,7 +29,7 @@ class Sloped(Control):
 
 def moved(*parts):
     drawn, *_ = step(Unguided(), NOTHING)
-    found, *_ = step(Balanced(sgd, lr=1e-2, fluency=0.0), Weighted(parts))
+    found, *_ = step(Balanced(optimiser=sgd, lr=1e-2, fluency=0.0), Weighted(parts))
     return (found - drawn) / 1e-2
 
 
@@ -50,8 +50,8 @@ def test_controls_add_up_and_the_larger_gradient_does_not_have_its_way():
     one, other = (1.0, Sloped(1, 1e4, -9.0)), (1.0, Sloped(2, 1e-2, -9.0))
     torch.testing.assert_close(moved(one, other), moved(one) + moved(other), atol=1e-3, rtol=1e-3)
     drawn, *_ = step(Unguided(), NOTHING)
-    plain, *_ = step(Langevin(sgd, lr=1e-2, fluency=0.0), Weighted([one, other]))
-    alone, *_ = step(Langevin(sgd, lr=1e-2, fluency=0.0), Weighted([one]))
+    plain, *_ = step(Langevin(optimiser=sgd, lr=1e-2, fluency=0.0), Weighted([one, other]))
+    alone, *_ = step(Langevin(optimiser=sgd, lr=1e-2, fluency=0.0), Weighted([one]))
     torch.testing.assert_close(plain - drawn, alone - drawn, atol=1e-2, rtol=1e-3)  # as in the paper's update
 
 

@@ -16,14 +16,14 @@ def wanted():
 @pytest.mark.parametrize("lr", [0.1, 0.03])
 def test_a_sign_step_moves_every_coordinate_by_lr_towards_what_is_wanted(wanted, lr):
     drawn, *_ = step(Unguided(), NOTHING)
-    moved, *_ = step(Langevin(Sign, inner=1, lr=lr, fluency=0.0), Quadratic(wanted))
+    moved, *_ = step(Langevin(optimiser=Sign, inner=1, lr=lr, fluency=0.0), Quadratic(wanted))
     torch.testing.assert_close(moved - drawn, lr * (wanted - drawn).sign())
 
 
 def test_three_sign_steps_go_three_times_as_far(wanted):
     far = 1e3 * wanted.sign()
     drawn, *_ = step(Unguided(), NOTHING)
-    moved, *_ = step(Langevin(Sign, inner=3, lr=0.1, fluency=0.0), Quadratic(far))
+    moved, *_ = step(Langevin(optimiser=Sign, inner=3, lr=0.1, fluency=0.0), Quadratic(far))
     torch.testing.assert_close(moved - drawn, 0.3 * (far - drawn).sign())
 
 
@@ -33,14 +33,14 @@ def test_the_objective_is_strength_times_log_p_less_fluency_times_distance_over_
     drawn, normal, _ = step(Unguided(), NOTHING)
     control = Weighted([(strength, Quadratic(wanted))])
     sgd = lambda params, lr: torch.optim.SGD(params, lr=lr)  # noqa: E731  shows the gradient itself
-    moved, *_ = step(Langevin(sgd, inner=1, lr=1e-3, fluency=fluency), control)
+    moved, *_ = step(Langevin(optimiser=sgd, inner=1, lr=1e-3, fluency=fluency), control)
     gradient = strength * (wanted - drawn) - 2 * fluency * (drawn - normal.mean) / normal.stddev
     torch.testing.assert_close(moved - drawn, 1e-3 * gradient, atol=1e-5, rtol=1e-3)
 
 
 def test_strengths_of_several_controls_add_up(wanted):
     sgd = lambda params, lr: torch.optim.SGD(params, lr=lr)  # noqa: E731
-    guidance = Langevin(sgd, inner=1, lr=1e-2, fluency=0.0)
+    guidance = Langevin(optimiser=sgd, inner=1, lr=1e-2, fluency=0.0)
     drawn, *_ = step(Unguided(), NOTHING)
     one, other = (step(guidance, Weighted([(k, Quadratic(w))]))[0] - drawn for k, w in ((2.0, wanted), (0.5, -wanted)))
     both, *_ = step(guidance, Weighted([(2.0, Quadratic(wanted)), (0.5, Quadratic(-wanted))]))
@@ -49,29 +49,30 @@ def test_strengths_of_several_controls_add_up(wanted):
 
 def test_fluency_alone_pulls_to_the_mean():
     drawn, normal, _ = step(Unguided(), NOTHING)
-    moved, *_ = step(Langevin(Sign, inner=200, lr=0.01, fluency=1e3), NOTHING)
+    moved, *_ = step(Langevin(optimiser=Sign, inner=200, lr=0.01, fluency=1e3), NOTHING)
     mean = normal.mean
     assert (drawn - mean).abs().max() > 0.1
     assert (moved - mean).abs().max() <= 0.01 + 1e-5
-    against, *_ = step(
-        Langevin(Sign, inner=200, lr=0.01, fluency=1e3), Quadratic(mean + 5)
-    )  # the control is outweighed
+    outweighed = Quadratic(mean + 5)
+    against, *_ = step(Langevin(optimiser=Sign, inner=200, lr=0.01, fluency=1e3), outweighed)
     assert (against - mean).abs().max() <= 0.02 + 1e-5
 
 
 def test_without_control_and_fluency_it_is_the_unguided_step():
     drawn, _, predicted = step(Unguided(), NOTHING)
-    moved, _, prediction = step(Langevin(Sign, inner=3, lr=0.1, fluency=0.0), NOTHING)
+    moved, _, prediction = step(Langevin(optimiser=Sign, inner=3, lr=0.1, fluency=0.0), NOTHING)
     assert torch.equal(moved, drawn) and torch.equal(prediction.x0, predicted.x0)
 
 
 def test_what_is_handed_on_carries_no_graph(wanted):
-    x_s, _, prediction = step(Langevin(Sign), Quadratic(wanted))
+    x_s, _, prediction = step(Langevin(optimiser=Sign), Quadratic(wanted))
     assert not any(tensor.requires_grad for tensor in (x_s, prediction.x0, prediction.logits, prediction.hidden))
 
 
 def test_a_transition_without_spread_is_guided_too(wanted):
-    moved, *_ = step(Langevin(Sign, fluency=1.0), Weighted([(1e3, Quadratic(wanted))]), sampler=DDIM(10, eta=0.0))
+    moved, *_ = step(
+        Langevin(optimiser=Sign, fluency=1.0), Weighted([(1e3, Quadratic(wanted))]), sampler=DDIM(10, eta=0.0)
+    )
     drawn, *_ = step(Unguided(), NOTHING, sampler=DDIM(10, eta=0.0))
     torch.testing.assert_close(moved - drawn, 0.1 * (wanted - drawn).sign())
 
@@ -109,7 +110,7 @@ def test_adagrad_lives_through_the_inner_steps_and_sign_has_no_memory(wanted):
     results = {}
     for optimiser in (torch.optim.Adagrad, Sign):
         for inner in (1, 2):
-            moved, *_ = step(Langevin(optimiser, inner=inner, lr=0.1, fluency=0.0), Quadratic(wanted))
+            moved, *_ = step(Langevin(optimiser=optimiser, inner=inner, lr=0.1, fluency=0.0), Quadratic(wanted))
             results[optimiser, inner] = moved
     torch.testing.assert_close(results[torch.optim.Adagrad, 1], results[Sign, 1], atol=1e-6, rtol=0)
     once = results[Sign, 1]
@@ -123,14 +124,14 @@ def test_adagrad_lives_through_the_inner_steps_and_sign_has_no_memory(wanted):
 def test_guided_texts_obey_more_often_than_unguided_ones(optimiser):
     targets = [WORDS[row % len(WORDS)] for row in range(60)]
     control = Weighted([(20.0, First(targets))])
-    guidance = Langevin(optimiser, inner=3, lr=0.1, fluency=1.0)
+    guidance = Langevin(optimiser=optimiser, inner=3, lr=0.1, fluency=1.0)
     free, guided = walk(rows=60)[-1], walk(guidance, control, rows=60)[-1]
     hits = [(p.logits[:, 0].argmax(-1) == torch.tensor(targets)).float().mean().item() for p in (free, guided)]
     assert hits[0] < 0.4 and hits[1] > 0.9  # by chance 1 in 6
 
 
 def test_rows_are_moved_by_their_own_target_alone():
-    guidance = Langevin(Sign, inner=2, lr=0.1, fluency=0.0)
+    guidance = Langevin(optimiser=Sign, inner=2, lr=0.1, fluency=0.0)
     one, *_ = step(guidance, First([4, 5, 6]))
     other, *_ = step(guidance, First([4, 8, 6]))
     assert torch.equal(one[[0, 2]], other[[0, 2]])
@@ -165,7 +166,7 @@ def test_the_noise_scales_the_draw_and_not_the_spread_that_guidance_divides_by(s
     for noise in (1.0, 0.5, 0.0):
         quiet = sampler(10, noise=noise)
         drawn, normal, _ = step(Unguided(), NOTHING, sampler=quiet)
-        moved, *_ = step(Langevin(sgd, lr=1e-3), Told(wanted), sampler=quiet)
+        moved, *_ = step(Langevin(optimiser=sgd, lr=1e-3), Told(wanted), sampler=quiet)
         gradient = wanted - drawn - 2 * (drawn - normal.mean) / normal.stddev
         torch.testing.assert_close(moved - drawn, 1e-3 * gradient, atol=1e-5, rtol=1e-3)
         assert torch.equal(told[-1], told[0]) and torch.equal(normal.stddev, told[0])

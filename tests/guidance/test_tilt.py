@@ -16,7 +16,7 @@ def a():
 def test_of_a_linear_control_it_is_bayes_rule(a, strength, inner):
     """p(w | x_t, c) ∝ p(w | x_t) · exp(strength · ⟨a, E_w⟩), however many readings share the tilt."""
     *_, free = step(Tilt(), NOTHING)
-    *_, found = step(Tilt(inner), Weighted([(strength, Linear(a))]))
+    *_, found = step(Tilt(inner=inner), Weighted([(strength, Linear(a))]))
     posterior = (free.logits + strength * a @ TABLE.T).softmax(-1)
     torch.testing.assert_close(found.logits.softmax(-1), posterior, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(found.x0, posterior @ TABLE, atol=1e-4, rtol=1e-4)
@@ -34,7 +34,7 @@ def test_no_word_gains_or_loses_more_than_the_limit(a):
     *_, found = step(Tilt(limit=0.5), Weighted([(100.0, Linear(a))]))
     change = (found.logits - free.logits)[..., 4:]  # specials are at −10,000, where floats lie 0.001 apart
     assert change.abs().max() == pytest.approx(0.5, abs=1e-4)
-    *_, thrice = step(Tilt(3, limit=0.5), Weighted([(100.0, Linear(a))]))
+    *_, thrice = step(Tilt(inner=3, limit=0.5), Weighted([(100.0, Linear(a))]))
     assert 0.5 < (thrice.logits - free.logits)[..., 4:].abs().max() <= 1.5 + 1e-4
 
 

@@ -8,7 +8,7 @@ from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.steering.base import Control
 from tests.masked.tabular import FIRST, Property, Tabular, asked, frequencies
 
-N = 40000
+N = 15000
 ERROR = 4 / N**0.5 * 0.5
 
 

@@ -81,12 +81,21 @@ def test_no_end_before_the_mention(corpus, lm):
     mention = task.rule(corpus.vocabulary)(["colour", "red"])
     ids = corpus.vocabulary.ids
     before, after = mention.factors([ids["a"]]), mention.factors([ids["a"], ids["red"]])
-    assert before[END] == -torch.inf and before[ids["red"]] > 0 == before[ids["blue"]] and (after == 0).all()
+    assert before[END] == -torch.inf and before[ids["red"]] > 0 == before[ids["cat"]]
+    assert after[END] == after[ids["red"]] == 0
+    assert before[ids["blue"]] == after[ids["blue"]] == -torch.inf  # another value of the field
+
+
+def test_texts_say_the_value_and_no_other(corpus, lm):
+    task = SemanticContent(corpus)
+    targets = [["colour", "red"], ["animal", "bird"], ["animal", "cat"]] * 10
+    texts = write(lm, {"t": task}, [{"t": target} for target in targets])
+    assert set(task.success(texts, targets)["strict"]) == {1}
 
 
 def test_begun_forms_are_gone_on_with(corpus):
     task, ids = SemanticContent(corpus), corpus.vocabulary.ids
-    task.__dict__["forms"] = {"colour": [("  big red cat ", "red")]}
+    task.__dict__["forms"] = task.forms | {"colour": [(" big red cat ", "red")]}
     mention = task.rule(corpus.vocabulary)(["colour", "red"])
     added = mention.factors([ids["a"], ids["big"]])
     assert added[ids["red"]] == 2 * added[ids["big"]] >= 2 * mention.BONUS

@@ -210,9 +210,13 @@ def test_beam_search_is_refused(lm: CausalLM, trained: Predictor, beams: int) ->
                                 logits_processor=LogitsProcessorList([processor]))  # fmt: skip
 
 
+def test_tasks_without_a_strength_of_their_own_have_the_default(lm: CausalLM, trained: Predictor) -> None:
+    predictors = {"colour": trained, "other": trained}
+    found = Fudge(lm, predictors, {"colour": 2.0, "default": 8.0}, scale=0.5).strength
+    assert found == {"colour": 1.0, "other": 4.0}
+
+
 def test_faults_are_named(lm: CausalLM, trained: Predictor) -> None:
-    with pytest.raises(ValueError, match="strength has no 'colour'"):
-        Fudge(lm, {"colour": trained}, {})
     with pytest.raises(ValueError, match="other words"):
         Fudge(CausalLM(FakeCorpus(n=3), GPT2, OPTIM), {"colour": trained}, {"colour": 1.0})
     with pytest.raises(ValueError, match="no target for 'colour'"):

@@ -37,8 +37,8 @@ def looks(lm):
 
 
 def method(lm, steering, strength=None, **options) -> GuidedDiffusion:
-    strength = strength or dict.fromkeys(steering, 1.0)
-    return GuidedDiffusion(lm, DDIM(4), Langevin(), Rounding(), steering, strength, seed=1, **options)
+    guidance = Langevin(strength or {"default": 1.0})
+    return GuidedDiffusion(lm, DDIM(4), guidance, Rounding(), steering, seed=1, **options)
 
 
 class Constant(Control):
@@ -103,11 +103,12 @@ def test_methods_around_it_write_rows_of_a_length_together_too(lm, looks):
         assert looks[0][1] == 4 and looks[-1][1] == 9
 
 
-def test_strengths_are_scaled_and_have_a_default(lm):
+def test_strengths_are_the_guidances_scaled_and_have_a_default(lm):
     steering = {"one": Stated(), "other": Stated(), "third": Stated()}
-    strengths = method(lm, steering, {"one": 2.0, "default": 5.0}, scale=3.0).strength
-    assert strengths == {"one": 6.0, "other": 15.0, "third": 15.0}
-    assert method(lm, {"one": Stated()}, {"other": 2.0}).strength == {"one": 0.0}
+    request = Request(dict.fromkeys(steering, (None, 0, 0.0)))
+    for strength, expected in (({"one": 2.0, "default": 5.0}, [6.0, 15.0, 15.0]), ({"other": 2.0}, [0.0, 6.0, 0.0])):
+        parts = method(lm, steering, strength, scale=3.0).control([request]).parts
+        assert [weight for weight, _ in parts] == expected
 
 
 def test_the_control_is_the_weighted_sum_over_tasks_of_each_rows_targets(lm):

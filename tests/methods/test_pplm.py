@@ -49,6 +49,18 @@ def walk(discriminator: Discriminator, words: str, **how) -> list[tuple[torch.Te
     return found
 
 
+def test_the_order_in_which_tasks_are_named_changes_no_class(discriminator):
+    """Nor does it change the address, so weights trained in one order are loaded in the other."""
+    tasks = {"colour": Classes(), "animal": Classes(["cat", "dog"])}
+    one, other = (
+        Discriminator(discriminator.corpus, discriminator.lm, chosen, OPTIM)
+        for chosen in (tasks, dict(reversed(tasks.items())))
+    )
+    for task, targets in (("colour", ["red", "blue"]), ("animal", ["dog", "cat"])):
+        assert one.classes(task, targets).tolist() == other.classes(task, targets).tolist()
+    assert [one.collate([i])[1].tolist() for i in range(9)] == [other.collate([i])[1].tolist() for i in range(9)]
+
+
 def test_a_step_of_0_is_the_language_model(discriminator):
     for steered, unguided in walk(discriminator, "a big cat", step=0.0, updates=2):
         torch.testing.assert_close(steered, unguided, atol=1e-5, rtol=1e-4)

@@ -113,11 +113,12 @@ def test_temperature_is_the_language_models(toy):
 def test_a_hint_that_is_taken_back_comes_to_the_same_for_all_mentions():
     """Of semantic content's rule, on forms that begin alike: what draws words adds up to a constant, less bans."""
     task = SemanticContent(FakeCorpus())
-    task.__dict__["forms"] = {"colour": [(" big red cat ", "red"), (" big big ", "blue"), (" red ", "red")]}
+    forms = task.forms | {"colour": [(" big red cat ", "red"), (" big big ", "blue"), (" red ", "red")]}
+    task.__dict__["forms"] = forms
     ids = task.corpus.vocabulary.ids
     rule = task.rule(task.corpus.vocabulary)(["colour", "red"])
     sums = []
-    texts = "red", "big red cat", "the big big red cat sees", "a cat sees the big red bird", "big red a big red cat"
+    texts = "red", "big red cat", "the big red cat sees", "a cat sees the big red bird", "big red a big red cat"
     for text in texts:
         numbers = [*(ids[word] for word in text.split()), END]
         pairs = [(rule.weighed(numbers[:i]), word) for i, word in enumerate(numbers)]

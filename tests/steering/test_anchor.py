@@ -25,8 +25,8 @@ def lm() -> DiffusionLM:
 
 
 def method(lm, steerings, decoding=None, **options) -> GuidedDiffusion:
-    strength = dict.fromkeys(steerings, 100.0)
-    return GuidedDiffusion(lm, DDIM(4), Langevin(), decoding or Rounding(), steerings, strength, seed=1, **options)
+    guidance = Langevin({"default": 100.0})
+    return GuidedDiffusion(lm, DDIM(4), guidance, decoding or Rounding(), steerings, seed=1, **options)
 
 
 @pytest.mark.parametrize("clean", [False, True])

@@ -126,7 +126,7 @@ def test_guidance_runs_the_denoiser_at_inner_steps_only_if_the_encoder_reads_it(
     torch.manual_seed(1)
     model = classifier(lm, encoder).eval().requires_grad_(False)
     guided, free = (
-        GuidedDiffusion(lm, DDIM(6), Langevin(inner=2), Rounding(), steering, {"colour": 1.0})
+        GuidedDiffusion(lm, DDIM(6), Langevin({"colour": 1.0}, inner=2), Rounding(), steering)
         for steering in ({"colour": model}, {})
     )
     requests, costs = [Request({"colour": colour}) for colour in COLOURS], []
@@ -170,7 +170,7 @@ def test_heads_read_the_prediction_as_they_were_trained_on_it(lm):
     torch.manual_seed(1)
     model = ControlClassifier(FakeTask(), lm, Spying(), lm.corpus, OPTIM).eval().requires_grad_(False)
     for decoding in (Rounding(1.2), Rounding(0.5, clamp=1.0)):
-        method = GuidedDiffusion(lm, DDIM(4), Langevin(), decoding, {"colour": model}, {"colour": 1.0})
+        method = GuidedDiffusion(lm, DDIM(4), Langevin({"colour": 1.0}), decoding, {"colour": model})
         method.generate([Request({"colour": "red"})], 2)
     assert len(read) == 8
     for prediction in read:
@@ -203,7 +203,7 @@ def test_a_control_of_a_place_behind_the_texts_end_still_reads_it(lm):
     model = ControlClassifier(SyntaxSpans(Trees()), lm, DenoiserEncoder(), lm.corpus, OPTIM).eval()
     model.requires_grad_(False)
     assert model.least([5, 6, "NP"]) == 9 and model.positions([5, 6, "NP"]) is None
-    method = GuidedDiffusion(lm, DDIM(8), Langevin(), Rounding(), {"spans": model}, {"spans": 1.0})
+    method = GuidedDiffusion(lm, DDIM(8), Langevin({"spans": 1.0}), Rounding(), {"spans": model})
     assert len(method.generate([Request({"spans": [5, 6, "NP"]})], 3)[0]) == 3
 
 

@@ -15,7 +15,7 @@ TABLE = torch.eye(V, D)
 class Independent:
     """A denoiser whose words do not depend on x_t."""
 
-    low = 0.1
+    low, schedule = 0.1, None
 
     def __init__(self, logits):
         self.logits = logits
@@ -69,14 +69,17 @@ def test_early_conditioning_is_a_share_that_grows_to_all_of_it():
     torch.testing.assert_close(half, whole / 2, atol=1e-5, rtol=1e-4)
 
 
-def test_controls_without_an_automaton_are_left_to_the_other_guidance():
+def test_controls_without_an_automaton_are_left_to_the_other_guidance_at_its_own_times():
     seen = []
 
     class Counting(Unguided):
         def predict(self, denoiser, control, x_t, t, previous):
-            seen.append(len(control.parts))
+            seen.append((len(control.parts), float(t[0])))
             return super().predict(denoiser, control, x_t, t, previous)
 
     control = Weighted([(1.0, ExactControl([phrase()] * 2)), (2.0, Learned())])
-    predict(Conditioning(Counting()), control)
-    assert seen == [1]
+    times = torch.tensor([1.0, 0.7, 0.4, 0.1])
+    denoiser, _ = Conditioning(Counting(stop=0.5)).bind(Independent(logits()), control, times)
+    for t in times[:-1]:
+        denoiser(torch.zeros(2, L, D), t.expand(2))
+    assert seen == [(1, 1.0)]  # the step to 0.7; the next one leads to 0.4, below (0.1 + 1) / 2

@@ -56,8 +56,8 @@ def test_of_fewer_positions_those_that_are_there_are_pulled(lm):
 
 def write(lm, decoding, strength, lengths=range(1, 9), samples=5):
     pull = Pull(Length(lm.corpus), lm)
-    guidance = Langevin(inner=3)
-    method = GuidedDiffusion(lm, DDIM(25), guidance, decoding, {"length": pull}, {"length": strength}, seed=3)
+    guidance = Langevin({"length": strength}, inner=3)
+    method = GuidedDiffusion(lm, DDIM(25), guidance, decoding, {"length": pull}, seed=3)
     return method.generate([Request({"length": n}) for n in lengths], samples)
 
 
@@ -84,6 +84,6 @@ def test_the_control_has_a_gradient_where_everything_is_clamped(lm):
             return found
 
     pull = Pull(Length(lm.corpus), lm)
-    method = GuidedDiffusion(lm, DDIM(5), Watching(), Rounding(clamp=1.0), {"length": pull}, {"length": 1.0})
+    method = GuidedDiffusion(lm, DDIM(5), Watching({"length": 1.0}), Rounding(clamp=1.0), {"length": pull})
     method.generate([Request({"length": 4})], 2)
-    assert len(gradients) == 5 and all((gradient > 1e-6).all() for gradient in gradients)
+    assert len(gradients) == 5 and (gradients[0] > 0.1).all() and all((gradient > 0).all() for gradient in gradients)

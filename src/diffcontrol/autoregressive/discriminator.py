@@ -23,13 +23,17 @@ from diffcontrol.training import Trainable
 
 
 class Discriminator(Trainable):
-    """log p(class | mean hidden state) for the classes of all tasks of a run."""
+    """log p(class | mean hidden state) for the classes of all tasks of a run.
+
+    Classes are numbered in the order of the tasks' names. The order in which a run names its tasks does not enter an
+    address, so it must not change what a weight stands for.
+    """
 
     def __init__(self, data: Corpus, lm: CausalLM, tasks: Mapping[str, ControlTask], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
-        self.lm, self.tasks = lm, dict(tasks)
-        asked = [self._key(name, target) for name, task in tasks.items() for target in task.classes()]
+        self.lm, self.tasks = lm, dict(sorted(tasks.items()))
+        asked = [self._key(name, target) for name, task in self.tasks.items() for target in task.classes()]
         self.numbers = {key: i for i, key in enumerate(asked)}
         self.logits = nn.Linear(lm.network.config.n_embd, len(asked))
 

@@ -5,7 +5,7 @@ Each candidate attends to the prefix, whose keys and values are kept, and to its
 B rows · h heads · S positions of prompt and text so far · C candidates · d width of a head
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from diffcontrol.text import START
-
-if TYPE_CHECKING:
-    from diffcontrol.autoregressive.predictor import Predictor
 
 IMPLEMENTATION = "prefix_and_self"  # what GPT2Config.attn_implementation names
 
@@ -44,11 +41,25 @@ AttentionInterface.register(IMPLEMENTATION, prefix_and_self)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
+class Predicting(Protocol):
+    """What a predictor is to a reading of it."""
+
+    prompt_length: int
+    blank: int
+    token_evaluations: int
+    network: Any
+    logit: Any
+
+    def eval(self) -> Any: ...
+
+    def positions(self, prompts: Tensor, words: int) -> Tensor: ...
+
+
 class Reading:
     """What a predictor knows of each row: its target and the words so far. Starts after START."""
 
     @torch.inference_mode()
-    def __init__(self, predictor: "Predictor", prompts: Tensor):
+    def __init__(self, predictor: Predicting, prompts: Tensor):
         self.predictor, self.cache = predictor.eval(), DynamicCache()
         ids = torch.cat([prompts, torch.full_like(prompts[:, :1], START)], 1)
         self.seen = ids != predictor.blank  # [B S]

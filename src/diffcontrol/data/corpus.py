@@ -1,24 +1,21 @@
-"""What every data set gives: annotated examples by split, a vocabulary, and batches that are a function of the step."""
+"""What every data set gives: annotated examples by split, a vocabulary, and the word ids of its texts."""
 
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from diffcontrol.stage import Content
+from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
 
 if TYPE_CHECKING:
     from diffcontrol.judges.grammar import GrammarJudge
-    from diffcontrol.training import Trainable
 
 T = TypeVar("T")
 SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
@@ -67,13 +64,15 @@ class Lazy(Mapping[str, T]):
         return len(SPLITS)
 
 
-class Corpus(pl.LightningDataModule, Content):
+class Corpus(Content):
     """Base of the data sets. `length` is the number of positions of a text, START and END included."""
 
     length: int
     #: field → value → the ways in which a text may mention it, words joined by spaces; a value that is not listed
     #: counts as itself
     forms: Mapping[str, Mapping[str, Sequence[str]]] = {}
+    #: whether the store makes the examples, as those of a treebank, so that to read them may take long
+    made_by_store: bool = False
 
     @abstractmethod
     def read(self, split: str) -> list[Example]:
@@ -103,31 +102,17 @@ class Corpus(pl.LightningDataModule, Content):
         """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""
         return None
 
-    def train_dataloader(self) -> DataLoader:
-        """The texts of every step, read as the model in training wants them."""
-        assert self.trainer is not None
-        module = cast("Trainable", self.trainer.lightning_module)
-        steps = module.steps(self.trainer.global_rank, self.trainer.world_size)
-        steps.taken = lambda: module.global_step
-        return DataLoader(_Reading(module), sampler=steps, batch_size=None)
-
     def __deepcopy__(self, memo: dict) -> "Corpus":
         return self  # weight averaging copies models; the data they read need not be
 
 
-class _Reading(Dataset):
-    """Indices of texts → the batch that a model makes of them."""
+def content_digest(examples: Iterable[Example], *more: Any) -> str:
+    """Hash of examples, the order of their fields included, and of whatever else (JSON-able) is content.
 
-    def __init__(self, module: "Trainable"):
-        self.module = module
-
-    def __getitem__(self, indices: list[int]) -> Any:
-        return self.module.collate(indices)
-
-
-def content_digest(examples: Sequence[Example]) -> str:
-    """Hash of examples, for data sets whose content is made rather than read."""
-    sha = hashlib.sha256()
+    It is taken of the examples as they are used rather than of the file they are read from, as they depend on the
+    tokeniser and on how the file is read, too.
+    """
+    sha = hashlib.sha256(json.dumps(more, ensure_ascii=False).encode())
     for example in examples:
-        sha.update(json.dumps(vars(example), sort_keys=True, ensure_ascii=False).encode())
+        sha.update(json.dumps(vars(example), ensure_ascii=False).encode() + b"\n")
     return sha.hexdigest()[:16]

@@ -18,10 +18,13 @@ class Part(Corpus):
     """
 
     def __init__(self, data: Corpus, part: int, of: int = 2):
-        super().__init__()
         if not 0 <= part < of:
             raise Refused(f"data part {part} of {of}: parts are counted from 0")
         self.data, self.part, self.of, self.length = data, part, of, data.length
+
+    @property
+    def made_by_store(self) -> bool:  # type: ignore[override]
+        return self.data.made_by_store
 
     @property
     def forms(self) -> Mapping[str, Mapping[str, Sequence[str]]]:  # type: ignore[override]
@@ -36,7 +39,8 @@ class Part(Corpus):
 
     @property
     def digest(self) -> str:
-        return f"{self.data.digest}-{self.part}-{self.of}"
+        own = f"{self.part}-{self.of}"
+        return own if self.made_by_store else f"{self.data.digest}-{own}"  # the recipe of a treebank says what it holds
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:

@@ -201,7 +201,6 @@ class Restaurants(Corpus):
     forms = lexicon.forms()
 
     def __init__(self, size: int = 24000, seed: int = 0, dev: int = 1000, test: int = 1000, length: int = 42):
-        super().__init__()
         if min(size, dev, test) < 0:
             raise Refused(f"restaurants: size, dev and test count texts, got {size}, {dev}, {test}")
         self.sizes = {"train": size, "dev": dev, "test": test}

@@ -6,7 +6,6 @@ one in twenty of them begins and ends like a story of the released validation fi
 out of train.
 """
 
-import hashlib
 import json
 import re
 from collections import defaultdict
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped, content_digest
 from diffcontrol.data.meaning import tokens
 from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
@@ -30,11 +29,10 @@ class RocStories(Corpus):
     test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
     hub."""
 
-    lies_in = ("folder",)
+    location_arguments = ("folder",)
 
     def __init__(self, folder: str | None, files: Mapping[str, str], hub: Mapping[str, str], sentences: int = 3,
                  length: int = 64, more_than: int = 10):  # fmt: skip
-        super().__init__()
         if not 3 <= sentences <= 5:
             raise Refused(f"data.sentences={sentences}: a text has 3 to 5 sentences of a story")
         self.folder, self.files, self.hub = folder, dict(files), dict(hub)
@@ -54,14 +52,7 @@ class RocStories(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        sha = hashlib.sha256()
-        if self.folder:
-            for name, path in sorted(self.paths.items()):
-                sha.update(f"{name}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
-        else:
-            for split in SPLITS:
-                sha.update(json.dumps([example.words for example in self.splits[split]]).encode())
-        return sha.hexdigest()[:16]
+        return content_digest(example for split in SPLITS for example in self.splits[split])
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffcontrol.data import meaning
-from diffcontrol.data.corpus import SPLITS, Corpus, Example
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
 from diffcontrol.data.meaning import Columns, annotate, spelled
 from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
@@ -48,7 +48,7 @@ class Table(Corpus):
     `field : value words` names a field and the very string that stands in `Example.fields`.
     """
 
-    lies_in = ("folder", "urls")
+    location_arguments = ("folder", "urls")
 
     def __init__(
         self,
@@ -64,7 +64,6 @@ class Table(Corpus):
         malformed: str = "error",
         delimiter: str = ",",
     ):
-        super().__init__()
         if malformed not in ("error", "skip"):
             raise Refused(f"data.malformed={malformed} is neither error nor skip")
         missing = [split for split in SPLITS if not files.get(split)]
@@ -102,10 +101,7 @@ class Table(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        sha = hashlib.sha256()
-        for split, path in self.paths.items():
-            sha.update(f"{split}:{hashlib.sha256(path.read_bytes()).hexdigest()};".encode())
-        return sha.hexdigest()[:16]
+        return content_digest((example for split in SPLITS for example in self.splits[split]), self.forms)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -183,7 +179,8 @@ class Table(Corpus):
 
     def _annotated(self, split: str, header: list[str]) -> "Dataset":
         """The file's rows as `annotate` gives them, kept by `datasets` under a name made of all that bears on them."""
-        recipe = [self.digest, split, repr(self.columns), sorted(self.rename.items()), self.delimiter]
+        content = hashlib.sha256(self.paths[split].read_bytes()).hexdigest()
+        recipe = [content, split, repr(self.columns), sorted(self.rename.items()), self.delimiter]
         recipe.append(importlib.metadata.version("spacy"))
         code = b"".join(Path(str(file)).read_bytes() for file in (__file__, meaning.__file__))
         fingerprint = hashlib.sha256(json.dumps(recipe).encode() + code).hexdigest()[:16]

@@ -36,6 +36,7 @@ class DiffusionLM(Trainable):
         self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **sizes)
         self.readout = objective.readout(sizes["width"], D, words)
         self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
+        self.inputs = D
         self.low = schedule.low(energy=D, choices=words)
         self.token_evaluations = 0
         counts = torch.bincount(data.ids["train"].flatten(), minlength=words) + 1.0

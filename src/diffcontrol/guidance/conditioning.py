@@ -12,11 +12,11 @@ B batch · L positions · V vocabulary
 from dataclasses import replace
 
 from torch import Tensor
-from torch.distributions import Normal
 from torch.nn.functional import pad
 
 from diffcontrol.chain import Chain
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
+from diffcontrol.diffusion.sampler import Move, stay
 from diffcontrol.guidance.base import Guidance
 from diffcontrol.steering.base import Weighted
 from diffcontrol.steering.exact import probabilities
@@ -33,17 +33,18 @@ class Conditioning(Guidance):
         super().__init__(rest.strength, start, stop, stride)
         self.rest, self.early = rest, early
 
+    def bind(self, denoiser: Denoiser, control: Weighted, times: Tensor) -> tuple[Denoiser, Move]:
+        followed, move = self.rest.bind(denoiser, control.learned, times)
+        conditioned, _ = super().bind(followed, control, times)
+        return conditioned, move if control.learned.parts else stay
+
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
                 previous: Prediction | None) -> Prediction:  # fmt: skip
-        prediction = self.rest.predict(denoiser, control.learned, x_t, t, previous)
+        prediction = denoiser(x_t, t, previous)
         if control.exact is None:
             return prediction
         chain = Chain(control.exact, probabilities(prediction.logits))
         share = self.early + (1 - self.early) * (1 - t)[:, None, None]
         logits = prediction.logits + pad(share * chain.factors(), (0, 0, 1, 0))
-        return replace(prediction, logits=logits, x0=logits.softmax(-1) @ denoiser.table())
-
-    def move(self, denoiser: Denoiser, control: Weighted, x_s: Tensor, step: Normal, s: Tensor,
-             prediction: Prediction) -> Tensor:  # fmt: skip
-        learned = control.learned
-        return self.rest.move(denoiser, learned, x_s, step, s, prediction) if learned.parts else x_s
+        moved = (logits.softmax(-1) - prediction.logits.softmax(-1)) @ denoiser.table()
+        return replace(prediction, logits=logits, x0=prediction.x0 + moved)

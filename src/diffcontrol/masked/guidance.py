@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.masked.lm import MaskedLM
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Look, Weighted
 from diffcontrol.text import SPECIALS
 
@@ -76,7 +77,7 @@ class Exact(Unguided):
 
     def __init__(self, top_k: int = 20, block: int = 512):
         if top_k < 1:
-            raise ValueError(f"top_k={top_k}: at least 1 word of each place is needed")
+            raise Refused(f"top_k={top_k}: at least 1 word of each place is needed")
         self.top_k, self.block = top_k, block
 
     def predict(self, asked: Asked, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:

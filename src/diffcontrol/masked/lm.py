@@ -47,6 +47,7 @@ class MaskedLM(Trainable):
         self.transformer = Transformer(D, positions=data.length, **sizes)
         self.readout = Words(sizes["width"], words)
         self.width, self.length, self.window, self.mask = sizes["width"], data.length, window, words
+        self.inputs = words + 1
         self.token_evaluations = 0
 
     def table(self) -> Tensor:
@@ -57,6 +58,9 @@ class MaskedLM(Trainable):
         """ids [B L] of words and the mask → [B L V+1]."""
         return F.one_hot(ids, self.mask + 1).to(self.embedding.weight.dtype)
 
+    def hidden(self) -> list[Tensor]:
+        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
+
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1], so that the loss of a batch varies little."""
         t = (torch.randperm(size) + torch.rand(size)) / size
@@ -64,9 +68,9 @@ class MaskedLM(Trainable):
 
     def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
         """A draw of the masked texts z_t [B L V+1] of word ids [B L] at t [B]."""
-        return self.hidden(ids, torch.rand(ids.shape, device=ids.device) < t[:, None])
+        return self.masked(ids, torch.rand(ids.shape, device=ids.device) < t[:, None])
 
-    def hidden(self, ids: Tensor, masked: Tensor) -> Tensor:
+    def masked(self, ids: Tensor, masked: Tensor) -> Tensor:
         """Word ids [B L] with some of them masked, [B L V+1]."""
         return self.one_hot(ids.masked_fill(masked, self.mask))
 
@@ -115,7 +119,7 @@ class MaskedLM(Trainable):
         for draw in range(draws):
             n = 1 + (L * (draw + torch.rand(len(ids), 1, generator=generator)) / draws).long().clamp(max=L - 1)
             masked = (torch.rand(ids.shape, generator=generator).argsort(1).argsort(1) < n).to(self.device)
-            total += L / n[:, 0].to(self.device) * self.surprise(ids, self.hidden(ids, masked)).double()
+            total += L / n[:, 0].to(self.device) * self.surprise(ids, self.masked(ids, masked)).double()
         return (total / draws).tolist(), ((ids != PAD).sum(1) - 1).tolist()
 
     def steps(self, rank: int = 0, world: int = 1) -> Steps:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from diffcontrol.refused import Refused
 from diffcontrol.text import END, PAD
 
 #: (ids [n L] with masks, places that are to be written [n L], which rows these are [n]) → logits of the words [n L V]
@@ -28,9 +29,9 @@ class Ancestral:
 
     def __init__(self, steps: int | None = 50, temperature: float = 1.0, top_p: float = 1.0):
         if steps is not None and steps < 1:
-            raise ValueError(f"steps={steps}: at least 1 is needed, or null for one place at a time")
+            raise Refused(f"steps={steps}: at least 1 is needed, or null for one place at a time")
         if temperature <= 0 or not 0 < top_p <= 1:
-            raise ValueError(f"temperature={temperature}, top_p={top_p}: both are positive, and top_p is at most 1")
+            raise Refused(f"temperature={temperature}, top_p={top_p}: both are positive, and top_p is at most 1")
         self.steps, self.temperature, self.top_p = steps, temperature, top_p
 
     def turns(self, masked: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,8 +41,12 @@ class Ancestral:
             return (when * self.steps).long()
         return when.masked_fill(~masked, 2.0).argsort(1).argsort(1)
 
-    def __call__(self, ids: Tensor, mask: int, predict: Predict, generator: torch.Generator) -> Iterator[float]:
-        """Writes the places of `ids` [B L] that hold `mask`, in place; yields the share of the steps that is done."""
+    def __call__(self, ids: Tensor, mask: int, predict: Predict, generator: torch.Generator,
+                 least: int = 0) -> Iterator[float]:  # fmt: skip
+        """Writes the places of `ids` [B L] that hold `mask`, in place; yields the share of the steps that is done.
+
+        Positions behind the end of all texts are no longer computed, but for the first `least`, which controls read.
+        """
         turns = self.turns(ids == mask, generator)
         steps = int(turns.max()) + 1
         for step in range(steps):
@@ -49,7 +54,7 @@ class Ancestral:
             places = (turns == step) & (ids == mask)
             rows = places.any(1).nonzero()[:, 0]
             if len(rows):
-                used = positions_in_use(ids[rows])
+                used = max(least, positions_in_use(ids[rows]))
                 seen, written = ids[rows, :used], places[rows, :used]
                 logits = predict(seen, written, rows.tolist())
                 words = self.draw(logits[written], uniform[rows, :used][written])

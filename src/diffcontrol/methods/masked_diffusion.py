@@ -44,7 +44,8 @@ class MaskedDiffusion(Steered):
                       within(layouts, length).to(lm.device))  # fmt: skip
         # A guidance with nothing to follow has nothing to differentiate.
         guidance = self.guidance if self.control(requests).parts else Unguided()
-        for share in self.sampler(ids, lm.mask, partial(guidance.predict, asked), generator):
+        predict = partial(guidance.predict, asked)
+        for share in self.sampler(ids, lm.mask, predict, generator, self.least(requests)):
             progress(share)
         rows = zip(ids.tolist(), layouts, strict=True)
         return [lm.corpus.vocabulary.decode(row, layout.words) for row, layout in rows]

@@ -27,6 +27,7 @@ class NoisyLM(Protocol):
     """
 
     embedding: nn.Embedding
+    inputs: int  # the width of x_t
     width: int  # of its hidden states
     length: int
     window: int
@@ -71,14 +72,13 @@ class DenoiserEncoder(Encoder):
 
 
 class NoisyEncoder(Encoder):
-    """A separate time-aware network on noisy word vectors, trained from scratch (paper App. D). It reads those of
-    the continuous language model."""
+    """A separate time-aware network on noisy texts, trained from scratch (paper App. D)."""
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
         self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
 
     def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
-        network = Transformer(lm.embedding.embedding_dim, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
+        network = Transformer(lm.inputs, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
         return network, int(self.sizes["width"])
 
     def hidden(self, network: nn.Module, look: Look) -> Tensor:

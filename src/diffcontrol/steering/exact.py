@@ -44,6 +44,9 @@ class Exact(Steering):
         words = self.task.words(target)
         return None if words is None else words + 2  # START and END
 
+    def least(self, target: Target) -> int:
+        return self.task.least_words(target) + 2
+
 
 class ExactControl(Control):
     """An automaton for each row."""

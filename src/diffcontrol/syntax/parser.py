@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.recipe import Content, Shared
 from diffcontrol.refused import Refused
-from diffcontrol.stage import Content, Shared
 
 if TYPE_CHECKING:
     from benepar import InputSentence
@@ -103,7 +103,7 @@ class PublishedParser(BeneparParser):
 class FolderParser(BeneparParser, Content):
     """A folder in benepar's format: benepar_model.bin, config.json and a tokeniser. Addressed by what it holds."""
 
-    lies_in = ("model",)
+    location_arguments = ("model",)
 
     def __init__(self, model: str | None):
         if model is None or not Path(model, "benepar_model.bin").is_file():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
 from diffcontrol.judges.grammar import GrammarJudge
+from diffcontrol.recipe import Stage
 from diffcontrol.refused import Refused
-from diffcontrol.stage import Stage
 from diffcontrol.syntax.parser import Parse, Parser, bar
 from diffcontrol.syntax.tags import universal
 from diffcontrol.text import Vocabulary
@@ -24,12 +24,12 @@ class Treebank(Corpus, Stage):
     Words, ids, vocabulary, forms and length are those of `data`.
     """
 
-    late = ("parser",)
+    made_by_store = True
+    deferred_arguments = ("parser",)
     parts = SPLITS
 
     def __init__(self, data: Corpus, parser: Callable[[], Parser], train: int | None = 10000, dev: int | None = 1000,
                  test: int | None = 1000, version: int = 1):  # fmt: skip
-        super().__init__()
         self.data, self.parser, self.length = data, parser, data.length
         self.sizes: dict[str, int | None] = {"train": train, "dev": dev, "test": test}
         for split, size in self.sizes.items():

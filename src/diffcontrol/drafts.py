@@ -1,0 +1,100 @@
+"""Folders that are made once and whole: one process makes a folder as a draft, which gets its name when it is complete.
+
+A killed run leaves a draft, and the next run that wants the folder goes on from it.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+def make_once(root: Path, address: str, make: Callable[[Path], None],
+              other_ranks: Callable[[Path], None] | None = None) -> tuple[Path, bool]:  # fmt: skip
+    """The finished folder root/address, and whether this call made it, by `make(draft)`.
+
+    Rank 0 alone holds the lock and renames. The other ranks wait for it; where they have a share of the work, as they
+    have in training, they first do it by `other_ranks(draft)`.
+    """
+    final, draft = root / address, root / ".drafts" / address
+    draft.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("LOCAL_RANK", 0)):
+        if other_ranks:
+            other_ranks(draft)
+        parent = os.getppid()
+        while not final.is_dir():
+            if os.getppid() != parent:
+                raise SystemExit(f"{address}: rank 0 ended without it")
+            time.sleep(0.2)
+        return final, False
+    file = root / ".drafts" / f"{address}.lock"
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: waiting for another process, which is making it (and holds %s)", address, file)
+        lock.acquire()
+    try:
+        made = not final.is_dir()  # another process may have made it while this one waited
+        if made:
+            draft.mkdir(exist_ok=True)
+            make(draft)
+            draft.rename(final)
+        else:
+            with suppress(OSError):  # of this call alone if it is empty
+                draft.rmdir()
+        file.unlink(missing_ok=True)  # whoever locks it from now on finds the folder, so a lock of two cannot hurt
+    finally:
+        lock.release()
+    return final, made
+
+
+def write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file so that a kill or a full disk leaves the old one: under another name in the same folder, then
+    renamed."""
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with part.open("wb") as opened:
+            write(opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.replace(part, file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a file; empty if there is no such file, or none in it."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    write_whole(file, lambda opened: opened.write(json.dumps(content, indent=1, ensure_ascii=False).encode()))
+
+
+class Stopwatch:
+    """Keeps the seconds that a draft has taken in its file `seconds`, over all runs that worked on it."""
+
+    def __init__(self, draft: Path):
+        self.file, self.since, self.before = draft / "seconds", time.time(), 0.0
+        with suppress(OSError, ValueError):  # it is not there, or was cut short
+            self.before = float(self.file.read_text())
+
+    def write(self) -> float:
+        """Keeps the seconds so far and returns them."""
+        seconds = self.before + time.time() - self.since
+        write_whole(self.file, lambda opened: opened.write(f"{seconds:.1f}".encode()))
+        return seconds

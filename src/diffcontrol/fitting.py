@@ -1,0 +1,146 @@
+"""Fitting: what Lightning does for the store. It trains a module in a draft folder and resumes from its checkpoint."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+from diffcontrol import checkpoints, speed
+from diffcontrol.drafts import read_json, write_json
+from diffcontrol.logger import close
+from diffcontrol.training import Trainable, averaging
+
+log = logging.getLogger(__name__)
+CONDITIONS = "conditions.json"
+COMPARED = ("precision", "device", "threads")  # conditions that change weights a little
+
+
+class Stopped(SystemExit):
+    """A signal stopped the training; the process is to exit with 128 + its number, as a shell expects."""
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+
+
+def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str, Any],
+        logger: Callable[[str], Any] | None = None) -> dict[str, Any]:  # fmt: skip
+    """Trains the module to its last step, from the draft's checkpoint if it has one. Returns the conditions under which
+    it did: precision, device, threads and whether it was compiled.
+
+    trainer_options: those of a Lightning Trainer, of which `precision` may be auto, and `compile` (auto, true, false);
+    logger: name of a training → Lightning logger (or None).
+
+    Raises:
+        Stopped: SIGTERM or Ctrl-C came before the last step.
+    """
+    options = {"accelerator": "auto", "devices": 1, **trainer_options}
+    own, device, checkpoint = module.options, device_of(options), draft / checkpoints.FILE
+    done = checkpoints.steps_done(checkpoint, module, name)
+    conditions = _conditions(module, draft, name, options, own.steps - done, device)
+    options.pop("compile", None)
+    run_logger = logger(name) if logger else None
+    mean = averaging(own.ema) if own.ema else None
+    bar = Bar(name) if options.get("enable_progress_bar", True) else None
+    trainer = instantiate(
+        {"_target_": "pytorch_lightning.Trainer", **options, "precision": conditions["precision"]},
+        max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
+        logger=run_logger or False,
+        callbacks=[each for each in (checkpoints.Saves(draft), bar, mean) if each],
+        plugins=[checkpoints.CheckpointFiles(), *options.get("plugins", [])],
+        enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
+    )  # fmt: skip
+    if done:
+        log.info("%s: resuming at step %d of %d", name, done, own.steps)
+    module.train_alone()
+    networks = module.compilable()
+    speed.compiled(networks, conditions["compile"])
+    try:
+        with signals_stop():
+            trainer.fit(module, ckpt_path=checkpoint if done else None, weights_only=True)
+        if trainer.interrupted or trainer.global_step < own.steps:  # Lightning took the signal, or has a limit of time
+            raise Stopped(signal.SIGINT)
+    except SystemExit as stop:  # Stopped, or what Lightning makes of Ctrl-C
+        log.warning("%s: stopped at step %d of %d; the same command resumes", name, trainer.global_step, own.steps)
+        if kill := getattr(trainer.strategy.launcher, "kill", None):
+            kill(signal.SIGTERM)  # the processes of the other devices
+        raise stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT) from None
+    finally:
+        speed.compiled(networks, False)  # writing is not training, and is to be the same for a model that was loaded
+    if run_logger:
+        close(run_logger)
+    if mean:  # Lightning leaves this out where the checkpoint is of the last step
+        mean.on_train_end(trainer, module)
+    return conditions
+
+
+def device_of(options: Mapping[str, Any]) -> torch.device:
+    """Where a Trainer with these options computes."""
+    wanted = options.get("accelerator", "auto")
+    return torch.device("cuda" if torch.cuda.is_available() and wanted in ("auto", "gpu", "cuda") else "cpu")
+
+
+def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str, Any], steps: int,
+                device: torch.device) -> dict[str, Any]:  # fmt: skip
+    """Under which conditions the rest of a training runs. A draft keeps those it began under, so that a training that
+    was stopped ends with the same weights as one that was not."""
+    kept = read_json(draft / CONDITIONS)
+    precision, why = kept.get("precision"), "as before it was stopped"
+    if not precision or options.get("precision", "auto") != "auto":
+        precision, why = speed.precision_for(module, steps, options, device)
+    compiles, why_compiled = speed.compiling(options.get("compile", "auto"), steps, device)
+    log.info("%s: trained in %s (%s), %scompiled (%s)", name, precision, why, "" if compiles else "not ", why_compiled)
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    now = {"precision": precision, "compile": compiles, "device": machine, "threads": torch.get_num_threads()}
+    began = kept.get("began_with", kept)
+    if differ := [f"{key} {began[key]}, now {now[key]}" for key in COMPARED if began.get(key, now[key]) != now[key]]:
+        log.warning("%s: its training began with %s; its weights will differ a little", name, "; ".join(differ))
+        now["began_with"] = began
+    if not int(os.environ.get("LOCAL_RANK", 0)):
+        write_json(draft / CONDITIONS, now)
+    return now
+
+
+@contextmanager
+def signals_stop() -> Iterator[None]:
+    """Within it, SIGTERM and Ctrl-C raise Stopped; after it, they do what they did before."""
+
+    def stop(signum: int, _: Any) -> None:
+        raise Stopped(signum)
+
+    try:
+        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # signals reach the main thread alone
+        before = {}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class Bar(TQDMProgressBar):
+    """Progress over all steps of the training rather than over one epoch."""
+
+    def __init__(self, title: str):
+        super().__init__(refresh_rate=20)
+        self.title = title
+
+    def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
+        bar = self.train_progress_bar
+        bar.reset(trainer.max_steps)
+        bar.initial = bar.n = trainer.global_step
+        bar.set_description(f"training {self.title}")
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        bar = self.train_progress_bar
+        if trainer.global_step % self.refresh_rate == 0 or trainer.global_step == trainer.max_steps:
+            bar.n = trainer.global_step
+            bar.set_postfix(self.get_metrics(trainer, pl_module), refresh=False)
+            bar.refresh()

@@ -1,0 +1,67 @@
+"""Provenance: where an entry of the store comes from and the checksums of its files, in its provenance.json."""
+
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from diffcontrol.drafts import read_json
+from diffcontrol.refused import Refused
+
+log = logging.getLogger(__name__)
+CONFIG, PROVENANCE = "config.yaml", "provenance.json"
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "safetensors")
+
+
+def provenance(seconds: float, conditions: dict[str, Any], parents: dict[str, str],
+               checksums: dict[str, str]) -> dict[str, Any]:  # fmt: skip
+    """What made an entry: code, machine, versions, seconds, the conditions of a training (`fitting.fit`), the addresses
+    of the models it was trained on, and the sha256 of its files."""
+    return {
+        "commit": commit(), "seconds": seconds, "machine": platform.processor() or platform.machine(),
+        "cpus": os.cpu_count(), **conditions, "versions": {name: version(name) for name in PACKAGES},
+        "parents": parents, "sha256": checksums,
+    }  # fmt: skip
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """sha256 of every file of an entry but those that say what it is."""
+    files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in (CONFIG, PROVENANCE))
+    return {path.name: sha256(path) for path in files}
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def verify(folder: Path) -> None:
+    """Compares the files of an entry with their checksums. An entry of an earlier version has none, which is noted.
+
+    Raises:
+        Refused: a file is missing or is not what was stored.
+    """
+    stored = read_json(folder / PROVENANCE).get("sha256")
+    if not stored:
+        log.info("%s has no checksums, so a file of it that was changed would not be noticed", folder)
+        return
+    for name, expected in stored.items():
+        file = folder / name
+        if not file.is_file() or sha256(file) != expected:
+            wrong = "is not what was stored (its checksum differs)" if file.is_file() else "is missing"
+            raise Refused(f"{file} {wrong}; remove the folder {folder} to make it again")
+
+
+def commit() -> str:
+    """The commit of the code, `-dirty` with uncommitted changes, `unknown` outside a repository."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here,
+                             capture_output=True, text=True, check=True)  # fmt: skip
+        return out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,181 @@
+"""Shelf: what lies in a store, and how it is looked through, removed, checked and carried from one store to another."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from diffcontrol.drafts import read_json, write_json
+from diffcontrol.refused import Refused
+from diffcontrol.store import weights
+from diffcontrol.store.provenance import CONFIG, PROVENANCE, sha256, verify
+
+ADDRESS = re.compile(r"\w+-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished folder of a store."""
+
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return yaml.load((self.folder / CONFIG).read_text(encoding="utf-8"), loader) or {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        return read_json(self.folder / PROVENANCE)
+
+    @property
+    def parents(self) -> list[str]:
+        """Addresses of the models that it was trained on.
+
+        Raises:
+            Refused: one is no address, but perhaps a path to somewhere else.
+        """
+        found = list(self.provenance.get("parents", {}).values())
+        for address in found:
+            if not ADDRESS.fullmatch(address):
+                raise Refused(f"{self.folder / PROVENANCE}: {address!r} is no address of an entry")
+        return found
+
+    @property
+    def task(self) -> str:
+        """Names of the tasks that it learned; empty if it learned none."""
+        tasks = [self.recipe["task"]] if "task" in self.recipe else list(self.recipe.get("tasks", {}).values())
+        return "+".join(task["_target_"].rsplit(".", 1)[-1] for task in tasks)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(file.stat().st_size for file in self.folder.iterdir())
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return time.time() - (self.folder / CONFIG).stat().st_mtime
+
+
+def entries(root: Path) -> list[Entry]:
+    """All entries of a store, by address.
+
+    Raises:
+        Refused: there is no such folder.
+    """
+    if not root.is_dir():
+        raise Refused(f"there is no store {root}")
+    return [Entry(path) for path in sorted(root.iterdir()) if path.name[0] != "." and (path / CONFIG).is_file()]
+
+
+def entry(root: Path, name: str) -> Entry:
+    """The entry whose address is `name` or is the only one that begins so.
+
+    Raises:
+        Refused: there is none, or there are several.
+    """
+    found = [each for each in entries(root) if each.address.startswith(name)]
+    exact = [each for each in found if each.address == name]
+    if len(exact or found) != 1:
+        what = f"several entries: {', '.join(each.address for each in found)}" if found else "no entry"
+        raise Refused(f"{root} has {what} of an address that begins with {name!r}")
+    return (exact or found)[0]
+
+
+def table(root: Path) -> Iterator[list[str]]:
+    """Header and a row for each entry."""
+    yield ["address", "task", "size", "age", "parents"]
+    for each in entries(root):
+        age = f"{each.age / 86400:.0f} d" if each.age > 2 * 86400 else f"{each.age / 3600:.0f} h"
+        size = f"{each.size / 1e6:.1f} MB"
+        yield [each.address, each.task or "–", size, age, ", ".join(each.parents) or "–"]
+
+
+def check(each: Entry) -> None:
+    """Compares an entry with its checksums and looks through its weights.
+
+    Raises:
+        Refused: a file is missing or was changed, or some weights are infinite or no numbers.
+    """
+    verify(each.folder)
+    file = each.folder / weights.FILE
+    if file.exists():
+        for name, weight in load_file(file).items():
+            if not weight.isfinite().all():
+                raise Refused(f"{file}: {name} holds values that are infinite or no numbers")
+
+
+def children(root: Path, address: str) -> list[str]:
+    """Addresses of the entries that were trained on this one."""
+    return [each.address for each in entries(root) if address in each.parents]
+
+
+def remove(each: Entry) -> None:
+    """Removes an entry: under its name at once, so that a kill leaves no half of it."""
+    aside = each.folder.parent / ".drafts" / f"{each.address}.removed"
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    each.folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def carry(source: Path, target: Path, names: Sequence[str] = (), half: bool = False) -> Iterator[tuple[str, bool]]:
+    """Copies entries, with all models that they were trained on, to another store. Yields each address, and whether it
+    was copied or was there.
+
+    names: addresses or their beginnings; all entries if there are none. half: weights are stored as float16, but for
+    tensors that hold a number too large for it.
+
+    Raises:
+        Refused: there is no such entry, or it is damaged; what was copied before it stays.
+    """
+    wanted = [entry(source, name) for name in names] or entries(source)
+    addresses = list(dict.fromkeys(address for each in wanted for address in _with_parents(source, each)))
+    for address in addresses:
+        copied = not (target / address).exists()
+        if copied and not (source / address).is_dir():
+            raise Refused(f"{source} lacks {address}, which others were trained on; copy it from its own store first")
+        if copied:
+            _copy(Entry(source / address), target, half)
+        yield address, copied
+
+
+def _with_parents(root: Path, each: Entry) -> list[str]:
+    """Parents first."""
+    above = [address for parent in each.parents for address in _with_parents(root, Entry(root / parent))]
+    return [*above, each.address]
+
+
+def _copy(each: Entry, target: Path, half: bool) -> None:
+    check(each)
+    draft = target / ".drafts" / f"{each.address}.copy"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    for file in each.folder.iterdir():
+        shutil.copyfile(file, draft / file.name)
+    stored = draft / weights.FILE
+    if half and stored.exists():
+        save_file({name: halved(weight) for name, weight in load_file(stored).items()}, stored)
+        said = read_json(draft / PROVENANCE)
+        said["sha256"] = said.get("sha256", {}) | {weights.FILE: sha256(stored)}
+        write_json(draft / PROVENANCE, said | {"half": True})
+    draft.rename(target / each.address)
+
+
+def halved(weight: torch.Tensor) -> torch.Tensor:
+    """The weight as float16 if it is float32 and its numbers fit."""
+    small = weight.half() if weight.dtype == torch.float32 else weight
+    return small if small.isfinite().all() else weight
