@@ -5,10 +5,20 @@ The network's own prediction stays as it is: controls and self-conditioning read
 B batch · L positions · D embedding width · V vocabulary
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from diffcontrol.diffusion.denoiser import Prediction
+
+
+class Decoding(Protocol):
+    """What conf/decoding makes."""
+
+    def __call__(self, prediction: Prediction, t: Tensor, table: Tensor) -> Tensor:
+        """x̂₀ [B L D] of a prediction at times t [B], given the word vectors [V D]."""
+        ...
 
 
 class Rounding:

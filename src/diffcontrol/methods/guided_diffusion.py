@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from diffcontrol.diffusion.decoding import Rounding
+from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
@@ -30,7 +30,7 @@ class GuidedDiffusion(Steered):
     network without noise, as released (infill.py).
     """
 
-    def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Rounding,
+    def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Decoding,
                  steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False, chunk: int = 50,
                  seed: int = 0):  # fmt: skip
         super().__init__(steering, guidance.strength, scale, chunk, seed)
