@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from common import ROOT, Untrained, asked, command, composed, now, untrained, write
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffcontrol.chain import Chain
 from diffcontrol.refused import Refused

@@ -313,5 +313,10 @@ class MentionHead(Head):
         return torch.where(truth, -self._log_present(absent), absent).sum(1).mean()
 
     def log_prob(self, hidden: Tensor, targets: Sequence[Sequence[str]]) -> Tensor:
+        """log p(the value is mentioned, and no other value of its field is), as a reader wants it."""
+        absent = self._absent(hidden)
         wanted = torch.tensor([self.pairs[field, value] for field, value in targets], device=hidden.device)
-        return self._log_present(self._absent(hidden).gather(1, wanted[:, None])[:, 0])
+        rivals = [[other == field and i != n for (other, _), i in self.pairs.items()]
+                  for (field, _), n in zip(targets, wanted.tolist(), strict=True)]  # fmt: skip
+        rival = torch.tensor(rivals, device=hidden.device)
+        return self._log_present(absent.gather(1, wanted[:, None])[:, 0]) - (absent * rival).sum(1)

@@ -30,11 +30,16 @@ def raw(*overrides: str) -> Any:
         return compose("config", [*own, *overrides, "hydra.runtime.output_dir=/nowhere"], return_hydra_config=True)
 
 
-@cache
-def composed(*overrides: str) -> dict[str, Any]:
-    """What `experiment.run` resolves it to: plain containers."""
+def job(*overrides: str) -> Any:
+    """The config that `run.py` gets, interpolations unresolved."""
     cfg = raw(*overrides)
     HydraConfig.instance().set_config(cfg)  # loggers lie in its output_dir
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
-    return OmegaConf.to_container(cfg, resolve=True)
+    return cfg
+
+
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """What `experiment.run` resolves it to: plain containers."""
+    return OmegaConf.to_container(job(*overrides), resolve=True)

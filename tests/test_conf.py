@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -16,9 +17,13 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from diffcontrol.experiment import resolved
 from diffcontrol.recipe import is_recipe
+from diffcontrol.refused import Refused
 from diffcontrol.store import Store
-from tests.composing import CONF, composed, options, raw
+from diffcontrol.task import ControlTask
+from tests.composing import CONF, composed, job, options, raw
+from tests.fakes import FakeCorpus
 
 SMALL = ("data.size=60", "data.dev=5", "data.test=5")
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir() and any(path.glob("*.yaml")))
@@ -29,7 +34,7 @@ CHOSEN = raw().hydra.runtime.choices  # of every group in the default config
 
 
 def override(group: str, option: str) -> str:
-    """Chooses the option; where the default config has no such group (a task's parts), it is added."""
+    """Chooses the option; where the default config has no such group, it is added."""
     return f"{group}={option}" if group in CHOSEN else f"+{group}@alone_{group}={option}"
 
 
@@ -39,7 +44,8 @@ def nodes(node: Any, path: str = "") -> Iterator[tuple[str, dict]]:
         if "_target_" in node:
             yield path, node
         for key, value in node.items():
-            yield from nodes(value, f"{path}.{key}")
+            if (path, key) != ("", "task_overrides"):  # they are checked where `per_task` has filled them in
+                yield from nodes(value, f"{path}.{key}")
     elif isinstance(node, list):
         for i, value in enumerate(node):
             yield from nodes(value, f"{path}.{i}")
@@ -51,7 +57,7 @@ def check(cfg: dict[str, Any]) -> None:
     assert found
     for path, node in found:
         made = get_object(node["_target_"])
-        arguments = {key: value for key, value in node.items() if not key.startswith("_")}
+        arguments = {key: value for key, value in node.items() if key[0] != "_" and key != "for_every_task"}
         signature = inspect.signature(made)
         bind = signature.bind_partial if node.get("_partial_") else signature.bind
         try:
@@ -60,7 +66,7 @@ def check(cfg: dict[str, Any]) -> None:
             pytest.fail(f"{path.lstrip('.')}: {node['_target_']}: {error}")
 
 
-ALONE = ("experiment",)  # they change other groups
+ALONE = ("experiment", "method")  # they bring nodes at the top level, or change other groups
 TOGETHER = [group for group in GROUPS if group not in ALONE]
 
 
@@ -99,18 +105,28 @@ def test_neighbouring_tasks_compose(pair):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_every_task_has_what_each_method_uses_of_it(task):
-    """A strength for each method that has strengths, and the task's own models."""
+def test_what_a_method_has_for_every_task_it_has_for_this_one(task):
+    """Dictionaries that a resolver makes: an object for the task itself, and strengths with a default."""
     cfg = composed(f"task={task}", f"method=[{','.join(METHODS)}]")
-    unresolved = OmegaConf.to_container(raw(f"task={task}", f"method=[{','.join(METHODS)}]"))["method"]
-    for name, node in cfg["method"].items():
+    unresolved = OmegaConf.to_container(raw(f"task={task}", f"method=[{','.join(METHODS)}]"))
+    for path, text in strings(unresolved["method"]):
+        value = cfg["method"]
+        for key in path:
+            value = value[key]
+        if text.startswith("${per_task:"):
+            assert set(value) == {task} and value[task]["task"] == cfg["task"][task], path
+            assert "for_every_task" not in value[task] and value[task].get("data", "none") is not None, path
+        elif text.startswith("${strengths:"):
+            assert isinstance(value["default"], int | float), path
+
+
+def strings(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in it, and the keys that lead there."""
+    if isinstance(node, dict):
         for key, value in node.items():
-            by_task = isinstance(unresolved[name].get(key), str) and isinstance(value, dict) and not is_recipe(value)
-            if key == "strength" and by_task:
-                assert isinstance(value.get(task, value.get("default")), int | float), f"strength of {name} for {task}"
-            elif by_task and value and all(map(is_recipe, value.values())):
-                assert set(value) == {task}, f"{name}.{key}"
-                assert value[task]["task"] == cfg["task"][task]
+            yield from strings(value, (*path, key))
+    elif isinstance(node, str):
+        yield path, node
 
 
 def test_all_methods_are_rows_of_one_run_in_the_order_asked_for():
@@ -177,6 +193,149 @@ def test_the_command_line_says_it_in_a_few_lines():
     assert all(task in found.stderr for task in TASKS) and len(found.stderr.splitlines()) < 30
 
 
+# --- what every task has of each template
+
+
+def steering(*overrides: str) -> dict[str, str]:
+    """task → the class that makes guided diffusion obey it."""
+    made = composed(*overrides)["method"]["guided_diffusion"]["steering"]
+    return {task: node["_target_"].rsplit(".", 1)[-1] for task, node in made.items()}
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [
+    (("task=[length,attribute]",), {"length": "Anchor", "attribute": "ControlClassifier"}),
+    (("task=length", "control=pull"), {"length": "Pull"}),
+    (("task=[length,attribute]", "control=classifier"), dict.fromkeys(["length", "attribute"], "ControlClassifier")),
+    (("task=[length,attribute]", "control@task_overrides.length.control=pull"),
+     {"length": "Pull", "attribute": "ControlClassifier"}),
+    (("task=[first_word,length]", "+control@task_overrides.first_word.control=exact"),
+     {"first_word": "Exact", "length": "Anchor"}),
+    (("task=length", "control@task_overrides.length.control=pull", "control=classifier"),
+     {"length": "ControlClassifier"}),  # a choice for the whole run wins
+])  # fmt: skip
+def test_a_control_is_chosen_for_the_run_for_one_task_or_by_the_task(overrides, expected):
+    assert steering(*overrides) == expected
+    check(composed(*overrides))
+
+
+@pytest.mark.parametrize("control", options("control"))
+@pytest.mark.parametrize("task", TASKS)
+def test_a_control_is_applicable_to_a_task_or_refused(task, control):
+    """Asked of the classes alone: what a task lacks, it lacks on every data set."""
+    cfg = composed(f"task={task}", f"control={control}", *SMALL)
+    own, made = get_object(cfg["task"][task]["_target_"]), cfg["method"]["guided_diffusion"]["steering"][task]
+    if control == "exact":
+        return  # its automaton is made from the task's data: tests/tasks/test_contract.py
+    needs = "layouts" if control in ("anchor", "pull") else "head" if control == "classifier" else ""
+    lacks = bool(needs) and getattr(own, needs) is getattr(ControlTask, needs)
+    with pytest.raises(Refused, match=own.__name__) if lacks else nullcontext():
+        get_object(made["_target_"]).check(object.__new__(own), FakeCorpus())
+
+
+def test_the_models_of_a_task_read_its_data_or_what_is_said_instead():
+    data = {task: composed(f"task={task}", "treebank=parsed")["method"]["fudge"]["predictors"][task]["data"]["_target_"]
+            for task in ("semantic_content", "syntax_tree", "attribute")}  # fmt: skip
+    assert {task: target.rsplit(".", 1)[-1] for task, target in data.items()} == {
+        "semantic_content": "Restaurants", "syntax_tree": "Treebank", "attribute": "Part"
+    }  # fmt: skip
+
+
+def test_a_task_overrides_a_number_of_a_template_for_itself_alone():
+    cfg = composed("task=[syntax_tree,length]", "+task_overrides.length.predictor.optim.lr=7")
+    made = cfg["method"]["fudge"]["predictors"]
+    assert made["length"]["optim"] == cfg["predictor_optim"] | {"lr": 7}
+    assert made["syntax_tree"]["optim"] == cfg["long_predictor_optim"] != cfg["predictor_optim"]
+
+
+def test_what_a_template_does_not_have_cannot_be_overridden():
+    with pytest.raises(Refused, match=r"task_overrides.length.predictor.optin: .*no optin, only .*optim"):
+        resolved(job("task=length", "+task_overrides.length.predictor.optin.lr=7"))
+
+
+def test_a_template_that_is_not_there_is_named():
+    with pytest.raises(Refused, match="no template 'predcitor'"):
+        resolved(job("method.fudge.predictors='${per_task:predcitor}'"))
+
+
+def test_strengths_are_the_tasks_own_or_the_default():
+    cfg = composed("task=[semantic_content,length]", "~strength.fudge.length", "+strength.langevin.default=5")
+    assert cfg["method"]["fudge"]["strength"] == {"default": 8, "semantic_content": 24}
+    assert cfg["method"]["guided_diffusion"]["guidance"]["strength"]["default"] == 5
+
+
+PROBE = """
+# @package _global_
+method:
+  probing:
+    _target_: diffcontrol.methods.fudge.Fudge
+    lm: ${causal_lm}
+    predictors: ${per_task:probe}
+    strength: ${strengths:probing,2}
+    seed: ${seed}
+probe:
+  _target_: diffcontrol.autoregressive.predictor.Predictor
+  task: null
+  data: ${data}
+  model: ${causal_lm.model}
+  optim: ${predictor_optim}
+"""
+
+
+def test_a_method_with_a_model_for_every_task_needs_one_yaml_and_no_edit_of_a_task(tmp_path):
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "probing.yaml").write_text(PROBE.lstrip())
+    for task in TASKS:
+        cfg = composed(f"task={task}", "method=probing", f"hydra.searchpath=[file://{tmp_path}]")
+        check(cfg)
+        made = cfg["method"]["probing"]["predictors"][task]
+        predictor = composed(f"task={task}", "method=fudge")["method"]["fudge"]["predictors"][task]
+        assert (made["task"], made["data"]) == (cfg["task"][task], predictor["data"])
+        assert cfg["method"]["probing"]["strength"] == {"default": 2}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_names_no_method_but_where_it_says_which_are_run(task):
+    text = (CONF / "task" / f"{task}.yaml").read_text()
+    rest = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith(("#", "- override /method")))
+    made = yaml.safe_load(rest)
+    assert not {"method", "sweep", *options("method"), "predictor", "expert", "infiller", "control"} & set(made)
+
+
+# --- how long the trainings are
+
+
+def test_every_budget_sets_the_same_steps_and_they_grow():
+    steps = {name: dict(steps_of(yaml.safe_load((CONF / "budget" / f"{name}.yaml").read_text())))
+             for name in ("quick", "default", "long")}  # fmt: skip
+    assert steps["quick"].keys() == steps["default"].keys() == steps["long"].keys()
+    for key, n in steps["default"].items():
+        assert steps["quick"][key] < n and steps["long"][key] == 4 * n
+    cfg = composed("budget=quick")
+    assert cfg["method"]["guided_diffusion"]["lm"]["optim"]["steps"] == steps["quick"]["lm.optim.steps"]
+    assert composed("budget=long", "lm.optim.steps=7")["lm"]["optim"]["steps"] == 7
+
+
+def steps_of(node: Any, path: str = "") -> Iterator[tuple[str, int]]:
+    for key, value in node.items() if isinstance(node, dict) else ():
+        name = f"{path}.{key}".lstrip(".")
+        if key == "steps":
+            yield name, value
+        else:
+            yield from steps_of(value, name)
+
+
+@pytest.mark.parametrize("budget", options("budget"))
+def test_every_training_gets_its_steps_from_the_budget(budget):
+    recipes = [(path, node) for path, node in nodes(composed(f"budget={budget}", f"method=[{','.join(METHODS)}]"))
+               if is_recipe(node)]  # fmt: skip
+    assert recipes and all(isinstance(node["optim"]["steps"], int) for _, node in recipes)
+
+
+def test_help_says_what_every_group_is_for():
+    said = raw().hydra.help.template
+    assert [group for group in GROUPS if not re.search(rf"^  {group} +\w", said, re.M)] == []
+
+
 # --- trees: gold ones or a parser's, with the data
 
 
@@ -222,7 +381,7 @@ def addresses(store: Store, *overrides: str) -> dict[str, str]:
 NEUTRAL = [
     ("seed=7", "num_samples=9", "targets.n=3", "targets.seed=4", "targets.from=dev", "sampler.steps=7"),
     ("strength.scale=2", "strength.langevin.semantic_content=3", "strength.fudge.semantic_content=3", "sampler=ddpm"),
-    ("decoding.temperature=0.7", "decoding.clamp=1", "decoding.chunk=3", "guidance=langevin_adagrad"),
+    ("decoding.temperature=0.7", "decoding.clamp=1", "chunk=3", "guidance=langevin_adagrad"),
     ("guidance.lr=0.3", "logger=wandb"),
     ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=true", "~logger"),
     ("paths.store=/elsewhere", "paths.outputs=/elsewhere", "paths.pretrained=/elsewhere", "paths.e2e=/elsewhere"),
@@ -234,7 +393,7 @@ def test_what_does_not_bear_on_weights_retrains_nothing(store, overrides):
     assert addresses(store, *overrides) == addresses(store)
 
 
-LM, CLASSIFIER = "method.guided_diffusion.lm", "method.guided_diffusion.classifiers.semantic_content"
+LM, CLASSIFIER = "method.guided_diffusion.lm", "method.guided_diffusion.steering.semantic_content"
 CAUSAL, PREDICTOR, TEACHER = "method.fudge.lm", "method.fudge.predictors.semantic_content", "judge.teacher"
 DIFFUSION = {LM, "method.unguided.lm", CLASSIFIER}
 ALL = DIFFUSION | {CAUSAL, PREDICTOR, TEACHER}

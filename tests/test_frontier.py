@@ -2,8 +2,9 @@
 
 import torch
 
-from diffcontrol.frontier import Mixture, as_node, lowest, match, settings
+from diffcontrol.frontier import as_node, lowest, match, settings
 from diffcontrol.method import Method
+from diffcontrol.methods.mixture import Mixture
 from diffcontrol.task import Request
 
 
@@ -47,8 +48,8 @@ class Says(Method):
     def models(self):
         return []
 
-    def write(self, requests, generator):
-        yield [[self.word, request.targets["t"]] for request in requests]
+    def write(self, requests, generator, progress):
+        return [[self.word, request.targets["t"]] for request in requests]
 
 
 def test_a_mixture_writes_its_share_with_either_and_keeps_the_order():
@@ -57,7 +58,7 @@ def test_a_mixture_writes_its_share_with_either_and_keeps_the_order():
     assert [number for _, number in texts] == [str(i) for i in range(1000)]
     assert 250 < sum(word == "b" for word, _ in texts) < 350
     for share, word in ((0.0, "a"), (1.0, "b")):
-        (found,) = Mixture(Says("a"), Says("b"), share).write(requests, torch.Generator())
+        found = Mixture(Says("a"), Says("b"), share).write(requests, torch.Generator(), lambda part: None)
         assert {first for first, _ in found} == {word}
 
 

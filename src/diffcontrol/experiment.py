@@ -68,10 +68,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     """
     try:
         return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-    except InterpolationResolutionError as error:  # OmegaConf wraps what a resolver raises
-        if isinstance(error.__cause__, Refused):
-            raise error.__cause__ from None
-        raise
+    except InterpolationResolutionError as error:  # OmegaConf puts what a resolver raises into exceptions of its own
+        found: BaseException | None = error
+        while found and not isinstance(found, Refused):
+            found = found.__context__
+        raise found or error from None
 
 
 def compare(cfg: dict[str, Any]) -> float:

@@ -69,7 +69,7 @@ def seconds_a_step(module: Trainable, device: torch.device) -> tuple[float, floa
             i = turn % BATCHES
             for precision, seconds in least.items():
                 seconds[i] = min(seconds.get(i, float("inf")), _step(trial, batches[i], precision, device))
-            if turn and time.perf_counter() - started > BUDGET:
+            if time.perf_counter() - started > BUDGET:
                 break
     full, mixed = (sum(seconds.values()) / len(seconds) for seconds in least.values())
     return full, mixed

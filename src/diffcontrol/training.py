@@ -226,7 +226,7 @@ class Trainable(pl.LightningModule):
         o = self.options
         hidden = [p for p in self.hidden() if p.requires_grad] if o.muon else []
         if o.muon and not hidden:
-            raise ValueError(f"optim.muon={o.muon}: {type(self).__name__} has no hidden layers for it; allowed is 0")
+            raise Refused(f"optim.muon={o.muon}: {type(self).__name__} has no hidden layers for it; allowed is 0")
         known = {id(p) for p in hidden}
         rest = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         matrices, others = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]

@@ -55,6 +55,15 @@ def test_lengths_are_exact(lm):
     assert list(map(len, texts)) == lengths
 
 
+def test_near_temperature_0_the_likeliest_text_is_written(lm):
+    request = Request({"length": 6})
+    method = Constrained(lm, {"length": OfLength()}, temperature=1e-4)
+    ((one, *others),) = method.generate([request], 5)
+    assert len(one) == 6 and all(text == one for text in others)
+    ((one, *others),) = Constrained(lm, {"length": OfLength()}).generate([request], 5)
+    assert any(text != one for text in others)
+
+
 def test_every_word_can_have_its_tag(corpus, lm):
     task = PartsOfSpeech(corpus)
     seen = {(w, t) for e in corpus.splits["train"] for w, t in zip(e.words, e.universal, strict=True)}

@@ -102,6 +102,14 @@ def test_blocks_leave_the_result_as_it_is(lm: CausalLM, trained: Predictor, stre
     assert strength > 1 or trained.token_evaluations - between < between - before
 
 
+def test_near_temperature_0_the_likeliest_text_is_written(lm: CausalLM, trained: Predictor) -> None:
+    cold, warm = (
+        Fudge(lm, {"colour": trained}, {"colour": 1.0}, temperature=t).generate([Request({"colour": "red"})], 5)[0]
+        for t in (1e-4, 1.0)
+    )
+    assert all(text == cold[0] for text in cold) and any(text != warm[0] for text in warm)
+
+
 def test_no_predictors_is_plain_sampling(lm: CausalLM) -> None:
     method = Fudge(lm, {}, {}, post_top_k=0)
     texts = method.generate([Request({"colour": "red"})], 30)[0]

@@ -47,12 +47,13 @@ class ConstrainedProcessor(LogitsProcessor):
 
 
 class Constrained(Method):
-    """Samples from `lm` under the tasks' constraints; `scale` multiplies `weight`."""
+    """Samples from `lm` under the tasks' constraints; `scale` multiplies `weight`, `temperature` divides the sum of
+    both terms."""
 
     def __init__(self, lm: CausalLM, tasks: Mapping[str, ControlTask], weight: float = 1.0, scale: float = 1.0,
-                 chunk: int = 50, seed: int = 0):  # fmt: skip
+                 chunk: int = 50, seed: int = 0, temperature: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
-        self.lm, self.weight = lm, scale * weight
+        self.lm, self.weight, self.temperature = lm, scale * weight, temperature
         self.constraints = {name: task.rule(lm.corpus.vocabulary) for name, task in tasks.items()}
 
     @classmethod
@@ -65,5 +66,6 @@ class Constrained(Method):
 
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
         rows = [[make(request.targets[name]) for name, make in self.constraints.items()] for request in requests]
-        ids = self.lm.generate(len(requests), generator, [ConstrainedProcessor(rows, self.weight)])
+        processor = ConstrainedProcessor(rows, self.weight)
+        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]

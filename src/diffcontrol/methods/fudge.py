@@ -101,18 +101,19 @@ class Fudge(Method):
     """Samples from `lm` reweighed by the `predictors` of the tasks; without predictors, from `lm` alone.
 
     `strength` is λ by task, `default` that of tasks which it does not name; `scale` multiplies all of them.
+    `temperature` divides the sum of both terms, which words are sampled from.
     """
 
     def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], strength: Mapping[str, float],
                  pre_top_k: int = 200, post_top_k: int = 10, chunk: int = 50, seed: int = 0,
-                 scale: float = 1.0):  # fmt: skip
+                 scale: float = 1.0, temperature: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
         for name, predictor in predictors.items():
             if predictor.corpus.vocabulary.words != lm.corpus.vocabulary.words:
                 raise Refused(f"fudge: the predictor of {name!r} knows other words than the language model")
         self.lm, self.predictors = lm, dict(predictors)
         self.strength = {name: scale * strength.get(name, strength.get("default", 0.0)) for name in predictors}
-        self.pre_top_k, self.post_top_k = pre_top_k, post_top_k
+        self.pre_top_k, self.post_top_k, self.temperature = pre_top_k, post_top_k, temperature
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
@@ -124,7 +125,7 @@ class Fudge(Method):
                 raise ValueError(f"fudge: a request has no target for {name!r}")
             readings.append((predictor.read([r.targets[name] for r in requests]), self.strength[name]))
         processor = FudgeProcessor(readings, self.pre_top_k, self.post_top_k)
-        ids = self.lm.generate(len(requests), generator, [processor])
+        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -19,15 +19,17 @@ from diffcontrol.task import Request
 class Sampled(Method):
     """Samples from `lm`; the product of the tasks' `predictors` is its opinion of the texts."""
 
-    def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], chunk: int = 50, seed: int = 0):
+    def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], chunk: int = 50, seed: int = 0,
+                 temperature: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
-        self.lm, self.predictors = lm, dict(predictors)
+        self.lm, self.predictors, self.temperature = lm, dict(predictors), temperature
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        ids = self.lm.generate(len(requests), generator, [FudgeProcessor([], 0, 0)])  # words that no text has
+        processor = FudgeProcessor([], 0, 0)  # forbids words that no text has
+        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -35,6 +35,7 @@ from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.autoregressive.writing import Writing
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END
@@ -154,7 +155,7 @@ class Smc(Method):
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         for name, task in tasks.items():
             if not node.get("twist") and not rule_of(task, corpus):
-                raise ValueError(
+                raise Refused(
                     f"smc: {name} has no rule on words to weigh texts by; with method.smc.twist=true FUDGE's predictor "
                     "weighs them"
                 )
@@ -240,5 +241,5 @@ def rule_of(task: ControlTask, corpus: Corpus) -> Callable[[Any], Rule] | None:
     """The task's rules, None if it has none."""
     try:
         return task.rule(corpus.vocabulary)
-    except ValueError:
+    except Refused:
         return None

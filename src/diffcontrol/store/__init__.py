@@ -74,7 +74,7 @@ class Store:
         try:
             return instantiate(special, **arguments, _recursive_=False, _convert_="object")
         except InstantiationException as error:  # what a constructor refuses, in its own sentence
-            if isinstance(error.__cause__, ValueError | FileNotFoundError):
+            if isinstance(error.__cause__, Refused):
                 raise error.__cause__ from None
             raise
 
