@@ -87,7 +87,7 @@ def test_with_more_particles_texts_come_to_be_those_of_the_posterior(toy, task, 
 def test_constrained_is_not_the_posterior(toy, monkeypatch):
     """It is what one particle is, however often it is sampled."""
     exact, _ = posterior(toy, says)
-    monkeypatch.setattr(toy, "generate", lambda n, generator, processors: sampled(toy, n, generator, *processors))
+    monkeypatch.setattr(toy, "generate", lambda n, generator, processors, _: sampled(toy, n, generator, *processors))
     texts = ["".join(text) for text in written(Constrained(toy, {"t": Says()}), 600)]
     assert distance(texts, exact) > 0.2
     one = written(Smc(toy, {"t": Says()}, particles=1), 600)
