@@ -1,6 +1,7 @@
 """What conf/ can say beyond Hydra's own means. `register` is called once, before a configuration is composed."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -9,9 +10,10 @@ from diffcontrol.refused import Refused
 
 
 def register() -> None:
-    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`) and
-    `${strengths:group,default}` known to OmegaConf; calling it again changes nothing."""
-    for name, resolver in (("task_names", task_names), ("per_task", per_task), ("strengths", strengths)):
+    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}` and
+    `${shipped:}` known to OmegaConf; calling it again changes nothing."""
+    resolvers = {"task_names": task_names, "per_task": per_task, "strengths": strengths, "shipped": shipped}
+    for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
 
 
@@ -65,6 +67,12 @@ def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[
         if key not in base:
             raise Refused(f"{where}.{key}: the template has no {key}, only {', '.join(k for k in base if k[0] != '_')}")
     return own
+
+
+def shipped() -> str | None:
+    """The folder of the weights that ship with the repository; None where there is none, as in an installed wheel."""
+    folder = Path(__file__).parents[2] / "pretrained"
+    return str(folder) if folder.is_dir() else None
 
 
 def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:
