@@ -135,4 +135,4 @@ def parts(store: Untrained, cfg: dict[str, Any], texts: int) -> dict[str, float]
 
 
 if __name__ == "__main__":
-    command(measure, "method=[guided_diffusion]", "targets.n=50", "sampler.steps=10", "data.size=2000")
+    command(measure, "method=[guided_diffusion]", "targets.n=20", "sampler.steps=10", "data.size=2000")
