@@ -50,7 +50,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def test_a_mention_is_a_noisy_or_over_positions():
+def test_a_mention_is_a_noisy_or_over_positions_and_no_rival_is_mentioned():
     torch.manual_seed(0)
     pairs = {("food", "Italian"): 0, ("food", "Thai"): 1, ("area", "riverside"): 2}
     head = MentionHead(5, pairs)
@@ -59,7 +59,11 @@ def test_a_mention_is_a_noisy_or_over_positions():
     scores = head.score(hidden).tolist()
     present = [[1 - math.prod(1 - sigmoid(scores[b][p][k]) for p in range(4)) for k in range(3)] for b in range(3)]
     asked = [("area", "riverside"), ("food", "Italian"), ("food", "Italian")]
-    expected = [math.log(present[b][pairs[pair]]) for b, pair in enumerate(asked)]
+    rivals = {("food", "Italian"): [1], ("food", "Thai"): [0], ("area", "riverside"): []}  # of the same field
+    expected = [
+        math.log(present[b][pairs[pair]]) + sum(math.log(1 - present[b][k]) for k in rivals[pair])
+        for b, pair in enumerate(asked)
+    ]
     assert head.log_prob(hidden, asked).tolist() == pytest.approx(expected, rel=1e-4)
     annotations = [[["food", "Thai"], ["area", "riverside"]], [], [["food", "Italian"]]]
     nll = 0.0
