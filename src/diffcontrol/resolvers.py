@@ -1,6 +1,6 @@
 """What conf/ can say beyond Hydra's own means. `register` is called once, before a configuration is composed."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ from diffcontrol.refused import Refused
 def register() -> None:
     """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}` and
     `${shipped:}` known to OmegaConf; calling it again changes nothing."""
-    resolvers = {"task_names": task_names, "per_task": per_task, "strengths": strengths, "shipped": shipped}
+    resolvers: dict[str, Callable[..., Any]] = {
+        "task_names": task_names,
+        "per_task": per_task,
+        "strengths": strengths,
+        "shipped": shipped,
+    }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
 
