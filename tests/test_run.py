@@ -28,11 +28,16 @@ def command(folder: Path, *overrides: str) -> list[str]:
 
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen:
-    """A run that prints, as to a terminal, into the folder's `stdout`."""
+    """A run that prints, as to a terminal, into the folder's `stdout`, and hears Ctrl-C.
+
+    A process that a shell starts in the background ignores it, and so do all that it starts, the tests among them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "stdout").open("w") as stdout:
-        return subprocess.Popen(command(folder, *overrides), cwd=ROOT, env=ENVIRONMENT | {"FORCE_COLOR": "1"},
-                                stdout=stdout, stderr=subprocess.DEVNULL)  # fmt: skip
+        return subprocess.Popen(
+            command(folder, *overrides), cwd=ROOT, env=ENVIRONMENT | {"FORCE_COLOR": "1"},
+            stdout=stdout, stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
 
 
 def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
