@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.recipe import Content, Shared
 from diffcontrol.refused import Refused
+from diffcontrol.syntax.quality import quality
 
 if TYPE_CHECKING:
     from benepar import InputSentence
@@ -47,8 +48,6 @@ class Parser(Shared):
 
     def quality(self, corpus: Corpus) -> Mapping[str, Any]:
         """F1 and tag accuracy on the corpus's held-out gold trees, as measures; nothing where it has none."""
-        from diffcontrol.syntax.quality import quality
-
         return quality(self, corpus.splits["test"])
 
 
