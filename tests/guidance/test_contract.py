@@ -84,7 +84,7 @@ def test_its_file_in_conf_makes_a_guidance_and_lists_all_that_can_be_set(node):
     assert isinstance(guidance, Guidance)
     if not isinstance(guidance, Unguided):
         assert {"start", "stop", "stride"} <= set(node)
-        assert "default" in guidance.strength and guidance.weight("a task that is new") > 0
+        assert "default" in guidance.strength and guidance.strength["default"] > 0
 
 
 def test_it_makes_texts_obey_at_some_strength(acts):

@@ -29,6 +29,12 @@ class Prediction:
     def detach(self) -> "Prediction":
         return Prediction(self.x0.detach(), self.logits.detach(), self.hidden.detach())
 
+    def reweighed(self, logits: Tensor, table: Tensor) -> "Prediction":
+        """The same with other logits of the words, given their vectors [V D]: x̂₀ moves as the expected vector does, so
+        that a network which predicts x̂₀ itself keeps what is its own."""
+        moved = (logits.softmax(-1) - self.logits.softmax(-1)) @ table
+        return replace(self, logits=logits, x0=self.x0 + moved)
+
     def cropped(self, positions: int) -> "Prediction":
         """The same of the first `positions` alone."""
         return Prediction(self.x0[:, :positions], self.logits[:, :positions], self.hidden[:, :positions])

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.objective import Objective
-from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.training import Steps, Trainable
 
@@ -81,14 +81,13 @@ class DiffusionLM(Trainable):
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1]."""
-        t = (torch.randperm(size) + torch.rand(size)) / size
-        return (self.low + (1 - self.low) * t).to(self.device)
+        return stratified(size, self.low).to(self.device)
 
     def steps(self, rank: int = 0, world: int = 1) -> Steps:
         return windowed(self, rank, world)
 
     def hidden(self) -> list[Tensor]:
-        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
+        return self.transformer.matrices()
 
     def collate(self, indices: list[int]) -> Tensor:
         return cropped(self.corpus.ids["train"][indices], self.window)

@@ -14,6 +14,7 @@ denoiser around the denoiser, and after the draw as `move` (`diffcontrol.guidanc
 B batch · L positions · D embedding width
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -93,7 +94,7 @@ def positions_in_use(prediction: Prediction) -> int:
     """Positions up to the last one that, in some row, is not certainly PAD, and one more. The text ends before the
     rest, so nothing there can change it."""
     logits = prediction.logits
-    padded = logits[..., PAD] - logits.logsumexp(-1) > torch.tensor(CERTAIN).log()
+    padded = logits[..., PAD] - logits.logsumexp(-1) > math.log(CERTAIN)
     last = int((~padded).any(0).nonzero().max()) if not padded.all() else 0
     return min(last + 2, logits.shape[1])
 

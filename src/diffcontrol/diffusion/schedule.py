@@ -12,6 +12,12 @@ import torch
 from torch import Tensor
 
 
+def stratified(size: int, low: float) -> Tensor:
+    """Random times [size] in [low, 1], one in each of as many equal parts, in random order."""
+    t = (torch.randperm(size) + torch.rand(size)) / size
+    return low + (1 - low) * t
+
+
 class NoiseSchedule(ABC):
     """ᾱ(t), and the part [low, 1] of the times that is used.
 

@@ -58,6 +58,10 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, depth, heads, time_width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
+    def matrices(self) -> list[Tensor]:
+        """The weight matrices of the hidden layers, which Muon may train."""
+        return [p for p in self.blocks.parameters() if p.ndim == 2]
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x [B L inputs], t [B] in [0, 1] → hidden [B L H]."""
         frequencies = torch.exp(-math.log(1000) * torch.arange(32, device=t.device) / 32) * 1000

@@ -34,10 +34,6 @@ class Guidance:
         self.strength = {"default": 0.0} | dict(strength or {})
         self.start, self.stop, self.stride = start, stop, stride
 
-    def weight(self, task: str) -> float:
-        """The weight of the task's log-probability."""
-        return self.strength.get(task, self.strength["default"])
-
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
                 previous: Prediction | None) -> Prediction:  # fmt: skip
         """What is predicted at x_t [B L D], t [B], with regard to the control."""

@@ -9,8 +9,6 @@ strength. Controls without an automaton are left to another guidance, so that a 
 B batch · L positions · V vocabulary
 """
 
-from dataclasses import replace
-
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -45,6 +43,5 @@ class Conditioning(Guidance):
             return prediction
         chain = Chain(control.exact, probabilities(prediction.logits))
         share = self.early + (1 - self.early) * (1 - t)[:, None, None]
-        logits = prediction.logits + pad(share * chain.factors(), (0, 0, 1, 0))
-        moved = (logits.softmax(-1) - prediction.logits.softmax(-1)) @ denoiser.table()
-        return replace(prediction, logits=logits, x0=prediction.x0 + moved)
+        factors = pad(share * chain.factors(), (0, 0, 1, 0))  # START's position keeps its logits
+        return prediction.reweighed(prediction.logits + factors, denoiser.table())

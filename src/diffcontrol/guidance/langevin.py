@@ -29,6 +29,11 @@ class Sign(torch.optim.Optimizer):
                 p.sub_(group["lr"] * p.grad.sign())
 
 
+def spread_of(step: Normal) -> Tensor:
+    """σ of a transition, 1 where it is 0, as released: what the fluency term is divided by."""
+    return torch.where(step.stddev > 0, step.stddev, torch.ones_like(step.stddev))
+
+
 class Langevin(Guidance):
     """`inner` steps of `optimiser` (a constructor taking parameters and lr: Sign, torch.optim.Adagrad, …) of size `lr`.
 
@@ -46,7 +51,7 @@ class Langevin(Guidance):
              prediction: Prediction) -> Tensor:  # fmt: skip
         x_s = x_s.detach().requires_grad_(True)
         optimiser = self.optimiser([x_s], lr=self.lr)
-        spread = torch.where(step.stddev > 0, step.stddev, torch.ones_like(step.stddev))
+        spread = spread_of(step)
         for _ in range(self.inner):
             with torch.no_grad():
                 away = 2 * self.fluency * (x_s - step.mean) / spread

@@ -20,6 +20,7 @@ from torch.distributions import Normal
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
 from diffcontrol.guidance.base import Guidance
+from diffcontrol.guidance.langevin import spread_of
 from diffcontrol.steering.base import Look, Weighted
 
 
@@ -38,8 +39,7 @@ class OnePass(Guidance):
         def move(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
             if looking.gradient is None:
                 return x_s
-            spread = torch.where(step.stddev > 0, step.stddev, torch.ones_like(step.stddev))
-            pull = 2 * self.fluency * (x_s - step.mean) / spread
+            pull = 2 * self.fluency * (x_s - step.mean) / spread_of(step)
             return x_s + self.lr * (looking.gradient - pull).sign()
 
         return looking, move

@@ -53,7 +53,7 @@ class _Population(Wrapper):
     def __init__(self, denoiser: Denoiser, control: Weighted, particles: int, sharpness: float):
         super().__init__(denoiser)
         self.control, self.k, self.sharpness = control, particles, sharpness
-        self.log_weight = self.reward = torch.zeros(())  # [B]
+        self.log_weight = self.reward = torch.zeros(0)  # [B] from the first look on
         self.ancestors: Tensor | None = None  # of the rows since the last look, [B]
 
     def __call__(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
@@ -63,9 +63,9 @@ class _Population(Wrapper):
         self.ancestors = None
         prediction = self.denoiser(x_t, t, previous)
         reward = self.control.log_prob(Look(x_t, t, lambda: prediction))
-        first = self.reward.ndim == 0
-        self.log_weight = self.log_weight + (0.0 if first else self.sharpness) * (reward - self.reward)
-        self.log_weight = self.log_weight.expand(len(x_t)) if not first else torch.zeros_like(reward)
+        if not len(self.reward):  # the first look: all particles count the same
+            self.log_weight, self.reward = torch.zeros_like(reward), reward
+        self.log_weight = self.log_weight + self.sharpness * (reward - self.reward)
         self.reward = reward
         return prediction
 

@@ -37,9 +37,7 @@ class Tilt(Guidance):
         for _ in range(self.inner):
             g = self.gradient(control, x_t, t, prediction)
             tilt = (g @ table.T - (g * prediction.x0).sum(-1, keepdim=True)) / self.inner
-            logits = prediction.logits + tilt.clamp(-self.limit, self.limit)
-            moved = (logits.softmax(-1) - prediction.logits.softmax(-1)) @ table
-            prediction = replace(prediction, logits=logits, x0=prediction.x0 + moved)
+            prediction = prediction.reweighed(prediction.logits + tilt.clamp(-self.limit, self.limit), table)
         return prediction
 
     def gradient(self, control: Weighted, x_t: Tensor, t: Tensor, prediction: Prediction) -> Tensor:

@@ -24,6 +24,7 @@ from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.readout import Words
+from diffcontrol.diffusion.schedule import stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.text import PAD
 from diffcontrol.training import Steps, Trainable
@@ -59,12 +60,11 @@ class MaskedLM(Trainable):
         return F.one_hot(ids, self.mask + 1).to(self.embedding.weight.dtype)
 
     def hidden(self) -> list[Tensor]:
-        return [p for p in self.transformer.blocks.parameters() if p.ndim == 2]
+        return self.transformer.matrices()
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1], so that the loss of a batch varies little."""
-        t = (torch.randperm(size) + torch.rand(size)) / size
-        return (self.low + (1 - self.low) * t).to(self.device)
+        return stratified(size, self.low).to(self.device)
 
     def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
         """A draw of the masked texts z_t [B L V+1] of word ids [B L] at t [B]."""
