@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffcontrol import speed
+from diffcontrol import hardware, speed
 from diffcontrol.refused import Refused
 from diffcontrol.store import Store, weights
 from diffcontrol.store.provenance import sha256
@@ -581,7 +581,7 @@ def automatic(root: Path, **options) -> Store:
 
 def test_a_resumed_training_keeps_the_precision_that_was_chosen_for_it(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "SHORT", 5)
-    monkeypatch.setattr(speed, "hardware_has_bf16", lambda device: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: True)
     monkeypatch.setattr(speed, "seconds_a_step", lambda module, device: (1.0, 0.5))
     Faults.crash = 13
     with pytest.raises(ConnectionError):
@@ -600,7 +600,7 @@ def test_a_resumed_training_keeps_the_precision_that_was_chosen_for_it(tmp_path,
     (500, True, (1.0, 0.8), "bf16-mixed", "1000 ms in fp32 and 800 ms in bf16"),
 ])  # fmt: skip
 def test_the_quicker_precision_is_chosen(monkeypatch, steps, bf16, times, expected, said):
-    monkeypatch.setattr(speed, "hardware_has_bf16", lambda device: bf16)
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: bf16)
     monkeypatch.setattr(speed, "seconds_a_step", lambda module, device: times)
     module = Toy(FakeCorpus(), toy()["optim"])
     precision, why = speed.precision_for(module, steps, {"precision": "auto"}, torch.device("cpu"))
@@ -610,7 +610,7 @@ def test_the_quicker_precision_is_chosen(monkeypatch, steps, bf16, times, expect
 def test_a_measurement_leaves_no_trace(tmp_path, monkeypatch):
     plain = automatic(tmp_path / "plain").fit(child())
     monkeypatch.setattr(speed, "SHORT", 5)
-    monkeypatch.setattr(speed, "hardware_has_bf16", lambda device: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: True)
     monkeypatch.setattr(speed, "BUDGET", 0.1)
     measured, old = [], speed.seconds_a_step
     monkeypatch.setattr(speed, "seconds_a_step", lambda *given: measured.append(old(*given)) or (1.0, 2.0))

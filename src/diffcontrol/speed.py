@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning.utilities import move_data_to_device
 
+from diffcontrol import hardware
 from diffcontrol.refused import Refused
 from diffcontrol.training import Trainable
 
@@ -37,20 +38,13 @@ def precision_for(module: Trainable, steps: int, options: Mapping[str, Any], dev
         return str(wanted), "as asked for"
     if steps < SHORT:
         return FULL, f"the training has fewer than {SHORT} steps"
-    if not hardware_has_bf16(device):
+    if not hardware.has_bf16(device):
         return FULL, f"this {device.type} does not compute in bf16"
     if options.get("devices", 1) not in (1, "1") or options.get("num_nodes", 1) != 1:
         return (MIXED, "a GPU computes in bf16") if device.type == "cuda" else (FULL, "several processes share a CPU")
     full, mixed = seconds_a_step(module, device)
     figures = f"a step takes {1000 * full:.0f} ms in fp32 and {1000 * mixed:.0f} ms in bf16"
     return (MIXED if mixed < GAIN * full else FULL), figures
-
-
-def hardware_has_bf16(device: torch.device) -> bool:
-    """Whether bf16 is computed by the hardware; where it is emulated it is very slow."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def seconds_a_step(module: Trainable, device: torch.device) -> tuple[float, float]:

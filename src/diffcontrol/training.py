@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.muon import Muon
 from diffcontrol.refused import Refused
 
 
@@ -233,7 +234,7 @@ class Trainable(pl.LightningModule):
         groups = [{"params": matrices, "weight_decay": o.weight_decay}, {"params": others, "weight_decay": 0.0}]
         parts: list[Optimizer] = [torch.optim.AdamW(groups, lr=o.lr, betas=(o.betas[0], o.betas[1]), fused=True)]
         if hidden:
-            parts.append(torch.optim.Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
+            parts.append(Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
         optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
 
