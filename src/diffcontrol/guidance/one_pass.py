@@ -37,21 +37,26 @@ class OnePass(Guidance):
         looking = _Differentiated(denoiser, control, acting)
 
         def move(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
+            looking.spread = spread = spread_of(step)
             if looking.gradient is None:
                 return x_s
-            pull = 2 * self.fluency * (x_s - step.mean) / spread_of(step)
+            pull = 2 * self.fluency * (x_s - step.mean) / spread
             return x_s + self.lr * (looking.gradient - pull).sign()
 
         return looking, move
 
 
 class _Differentiated(Wrapper):
-    """A denoiser that keeps the control's gradient at its last look: [B L D], None at times without guidance."""
+    """A denoiser that keeps the control's gradient at its last look: [B L D], None at times without guidance.
+
+    spread: σ [B L D] of the transition that the next x_t is drawn from; None at first, as x_1 is drawn with σ = 1.
+    """
 
     def __init__(self, denoiser: Denoiser, control: Weighted, times: set[float]):
         super().__init__(denoiser)
         self.control, self.times = control, times
         self.gradient: Tensor | None = None
+        self.spread: Tensor | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
         self.gradient = None
@@ -60,6 +65,7 @@ class _Differentiated(Wrapper):
         x_t = x_t.detach().requires_grad_(True)
         with torch.enable_grad():
             prediction = self.denoiser(x_t, t, previous)
-            gain = self.control.log_prob(Look(x_t, t, lambda: prediction)).sum()
+            spread = None if self.spread is None else self.spread[:, : x_t.shape[1]]  # positions may be cropped since
+            gain = self.control.log_prob(Look(x_t, t, lambda: prediction, spread)).sum()
         self.gradient = torch.autograd.grad(gain, x_t)[0] if gain.requires_grad else torch.zeros_like(x_t)
         return prediction.detach()
