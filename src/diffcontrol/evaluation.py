@@ -8,6 +8,7 @@ import numpy as np
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
+from diffcontrol.metrics.interval import SHARE
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import SPECIALS
 
@@ -41,9 +42,12 @@ class Evaluation:
     def row(self) -> dict[str, Any]:
         """The method's entry of results.json."""
         micro = float(self.nats.sum() / self.tokens.sum())
+        judged = {}
+        if self.grammatical is not None:
+            judged["grammatical"] = interval.measure(self.grammatical.mean(1), SHARE)
         return {
             "success": {
-                task: {name: interval.measure(values.mean(1)) for name, values in scores.items()}
+                task: {name: interval.measure(values.mean(1), SHARE) for name, values in scores.items()}
                 for task, scores in self.success.items()
             },
             "fluency": {
@@ -51,7 +55,7 @@ class Evaluation:
                 "nll": interval.measure(self.nll.mean(1)),
                 "nll_micro": micro,
                 "perplexity_micro": float(np.exp(micro)),
-                **({} if self.grammatical is None else {"grammatical": interval.measure(self.grammatical.mean(1))}),
+                **judged,
             },
             "diversity": diversity.measure(self.texts),
             **self.extra,
@@ -119,7 +123,10 @@ def differences(evaluations: Mapping[str, Evaluation], first: str) -> dict[str, 
             continue
         found[f"{first} - {name}"] = {
             "success": {
-                task: {key: interval.paired(v.mean(1), other.success[task][key].mean(1)) for key, v in scores.items()}
+                task: {
+                    key: interval.paired(v.mean(1), other.success[task][key].mean(1), SHARE)
+                    for key, v in scores.items()
+                }
                 for task, scores in one.success.items()
             },
             "nll": interval.paired(one.nll.mean(1), other.nll.mean(1)),

@@ -26,12 +26,32 @@ def test_width_is_that_of_the_normal_approximation():
     assert width(interval.measure(values)) == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
 
 
-@pytest.mark.parametrize("values", [[0.5], [0.1] * 7, [1, 1]])
+@pytest.mark.parametrize("values", [[0.5], [0.1] * 7, [1, 1]])  # no bounds: a length of 1 is not at an end of anything
 def test_constant_data_gives_a_point(values):
     measure = interval.measure(values)
     assert measure["ci95"] == [measure["mean"]] * 2
     assert measure["mean"] == pytest.approx(values[0])
     assert measure["n"] == len(values)
+
+
+def test_targets_that_all_fail_or_all_succeed_prove_neither_0_nor_1():
+    all_met, none_met = (interval.measure([value] * 50, interval.SHARE) for value in (1.0, 0.0))
+    assert all_met["ci95"] == pytest.approx([0.9289, 1.0], abs=1e-4)  # 0.025 ** (1 / 50)
+    assert none_met["ci95"] == pytest.approx([0.0, 0.0711], abs=1e-4)
+    assert all_met["mean"] == 1.0 and none_met["mean"] == 0.0
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.5] * 9, [0.0, 1.0, 1.0]])
+def test_bounds_change_nothing_for_one_target_or_between_them(values):
+    assert interval.measure(values, interval.SHARE) == interval.measure(values)
+
+
+def test_two_methods_that_agree_everywhere_may_differ_on_targets_not_seen():
+    low, high = interval.paired([1.0] * 50, [1.0] * 50, interval.SHARE)["ci95"]
+    assert -low == high == pytest.approx(0.0711, abs=1e-4)
+    opposed = interval.paired([1.0] * 50, [0.0] * 50, interval.SHARE)
+    assert opposed["ci95"] == pytest.approx([1 - 2 * 0.0711, 1], abs=1e-3)
+    assert interval.paired([2.5] * 5, [2.5] * 5)["ci95"] == [0.0, 0.0]
 
 
 def test_same_values_same_interval_in_plain_json_types():

@@ -97,7 +97,7 @@ class LabelJudge(Trainable):
         for example, said in zip(examples, judged, strict=True):
             for label, value in self._pairs(example):
                 found.setdefault(label, []).append(likeliest(said[label]) == value)
-        return {f"{label}_accuracy": interval.measure(right) for label, right in found.items()}
+        return {f"{label}_accuracy": interval.measure(right, interval.SHARE) for label, right in found.items()}
 
 
 def likeliest(probs: Mapping[str, float]) -> str:

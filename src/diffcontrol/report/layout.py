@@ -43,11 +43,14 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def cell(measure: Mapping | float | None, digits: int = 2, scale: float = 1.0) -> Cell:
-    """`97.3 [95.1, 99.0]` from a measure, `0.12` from a plain number, a dash from nothing."""
+    """`97.3 [95.1, 99.0]` from a measure, `97.3` from one of a single target, `0.12` from a plain number, a dash from
+    nothing."""
     if measure is None:
         return Cell()
     if not isinstance(measure, Mapping):
         return Cell(number(measure * scale, digits))
+    if measure["n"] == 1:
+        return Cell(number(measure["mean"] * scale, digits))
     low, high = (number(end * scale, digits) for end in measure["ci95"])
     return Cell(number(measure["mean"] * scale, digits), f"[{low}, {high}]")
 

@@ -27,6 +27,6 @@ def quality(parser: Parses, examples: Sequence[Example]) -> Mapping[str, Any]:
     pairs = list(zip(gold, parses, strict=True))
     right = [[a == b for a, b in zip(example.tags, parse.tags, strict=True)] for example, parse in pairs]
     return {
-        "f1": interval.measure([f1(example.tree, parse.tree) for example, parse in pairs]),
-        "tag_accuracy": interval.measure([sum(each) / len(each) for each in right]),
+        "f1": interval.measure([f1(example.tree, parse.tree) for example, parse in pairs], interval.SHARE),
+        "tag_accuracy": interval.measure([sum(each) / len(each) for each in right], interval.SHARE),
     }
