@@ -19,7 +19,7 @@ from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
 
@@ -67,6 +67,11 @@ class FirstWord(ControlTask):
             "strict": [float(first == target) for first, target in rows],
             "released": [float(first.lower() == target.lower()) for first, target in rows],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        rows = zip(texts, targets, strict=True)
+        return [[Mark(0, 1, words[0] == target, "first word")] if words else [] for words, target in rows]
 
 
 class WordHead(Head):

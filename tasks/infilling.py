@@ -30,7 +30,7 @@ from diffcontrol.metrics.overlap import overlap
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
 from diffcontrol.syntax import trees
-from diffcontrol.task import GapTask, Target
+from diffcontrol.task import GapTask, Mark, Target
 from diffcontrol.text import SPECIALS, UNK, Vocabulary
 
 CUT = range(2, 13)  # words of a middle that is cut out
@@ -182,6 +182,21 @@ class Infilling(GapTask):
             "strict": [float(self._obeys(words, target)) for words, target in rows],
             "released": [float(self._kept(words, target)) for words, target in rows],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Mapping[str, Any]],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """Both contexts, met where they are word for word, and the middle between them."""
+        return [self._marked(list(words), target) for words, target in zip(texts, targets, strict=True)]
+
+    def _marked(self, words: list[str], target: Mapping[str, Any]) -> list[Mark]:
+        left, right = min(len(target["left"]), len(words)), max(len(target["left"]), len(words) - len(target["right"]))
+        middle = f"{right - left} words"
+        found = [
+            Mark(0, left, words[:left] == target["left"], "given"),
+            Mark(left, right, self._obeys(words, target), middle),
+            Mark(right, len(words), words[right:] == target["right"], "given"),
+        ]
+        return [mark for mark in found if mark.start < mark.end]
 
     def compared(self, texts: Sequence[Sequence[str]], targets: Sequence[Mapping[str, Any]],
                  sources: Sequence[Example]) -> Mapping[str, list[float]]:  # fmt: skip

@@ -22,7 +22,7 @@ from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Ends, Rule
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
 
@@ -73,6 +73,11 @@ class Length(ControlTask):
         off = [abs(len(words) - target) for words, target in zip(texts, targets, strict=True)]
         exact = [float(n == 0) for n in off]
         return {"strict": exact, "released": exact, "within_2": [float(n <= 2) for n in off]}
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[int],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        sizes = [(len(words), target) for words, target in zip(texts, targets, strict=True)]
+        return [[Mark(0, n, n == target, f"{n} words")] if n else [] for n, target in sizes]
 
 
 class EndHead(Head):

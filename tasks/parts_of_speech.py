@@ -27,7 +27,7 @@ from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.syntax.judging import fitted, parses
 from diffcontrol.syntax.tagger import SpacyTagger
 from diffcontrol.syntax.tags import UNIVERSAL, universal
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
 CLASSES = ("START", "END", "PAD", *UNIVERSAL)
@@ -109,17 +109,27 @@ class PartsOfSpeech(ControlTask):
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
         from nltk.metrics.distance import edit_distance  # slow to import
 
-        if self.spacy:
-            found = self.spacy(texts)
-        else:
-            parsed = parses(judges, texts, "parts_of_speech")
-            found = [universal(parse.tags, words) for parse, words in zip(parsed, texts, strict=True)]
-        rows = list(zip(found, targets, strict=True))
+        rows = list(zip(self._tags(texts, judges), targets, strict=True))
         return {
             "strict": [_agreement(tags, target) if len(tags) == len(target) else 0.0 for tags, target in rows],
             "released": [_agreement(fitted(tags, len(target), "PAD"), target) for tags, target in rows],
             "edit": [1 - edit_distance(tags, target) / max(len(tags), len(target)) for tags, target in rows],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        rows = zip(self._tags(texts, judges), targets, strict=True)
+        return [
+            [Mark(i, i + 1, i < len(target) and tag == target[i], tag) for i, tag in enumerate(tags)]
+            for tags, target in rows
+        ]
+
+    def _tags(self, texts: Sequence[Sequence[str]], judges: Mapping[str, Any]) -> list[Sequence[str]]:
+        """Universal tags of each text, spaCy's or the judge parser's."""
+        if self.spacy:
+            return list(self.spacy(texts))
+        parsed = parses(judges, texts, "parts_of_speech")
+        return [universal(parse.tags, words) for parse, words in zip(parsed, texts, strict=True)]
 
 
 def _agreement(tags: Sequence[str], target: Sequence[str]) -> float:

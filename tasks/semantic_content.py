@@ -32,7 +32,7 @@ from diffcontrol.automaton import Automaton, classed, explored, words
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
@@ -62,11 +62,23 @@ class Telling:
         not the whole text, as these cannot be judged yet."""
         found = set()
         while text and (whole or text not in self.begun):
-            length = max((n for n in range(1, self.longest + 1) if text[:n] in self.forms), default=0)
-            if length:
+            if length := self._begins(text):
                 found.add(self.forms[text[:length]])
             text = text[length or 1 :]
         return found, text
+
+    def placed(self, text: Words) -> list[tuple[int, int, str]]:
+        """(first word, past the last, meaning) of each form that `judged` finds in a whole text."""
+        found, start = [], 0
+        while start < len(text):
+            if length := self._begins(text[start:]):
+                found.append((start, start + length, self.forms[text[start : start + length]]))
+            start += length or 1
+        return found
+
+    def _begins(self, text: Words) -> int:
+        """How many words the longest form has that the text begins with; 0 if it begins with none."""
+        return max((n for n in range(1, min(self.longest, len(text)) + 1) if text[:n] in self.forms), default=0)
 
 
 class SemanticContent(ControlTask):
@@ -190,6 +202,18 @@ class SemanticContent(ControlTask):
             "released": [float(value in " ".join(words)) for words, (_, value) in rows],
             "mentioned": [float(value in self.mentioned(words, field)) for words, (field, value) in rows],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """What says the value, and what a reader takes to say something else of its field."""
+        found = [
+            (self.tellings[field, value].placed(tuple(word.lower() for word in words)), field)
+            for words, (field, value) in zip(texts, targets, strict=True)
+        ]
+        return [
+            [Mark(i, j, meaning == SAID, field) for i, j, meaning in placed if meaning != NOTHING]
+            for placed, field in found
+        ]
 
 
 def after(places: Sequence[str], form: str) -> list[str]:

@@ -26,7 +26,7 @@ from diffcontrol.rules import Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import parses
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
 Span = Sequence[Any]  # [first word, last word, label]
@@ -95,16 +95,32 @@ class SyntaxSpans(ControlTask):
 
     def success(self, texts: Sequence[Sequence[str]], targets: Sequence[Span],
                 judges: Mapping[str, Any] = {}) -> Mapping[str, list[float]]:  # fmt: skip
-        found = [trees.spans(trees.bare(p.tree))[1] if p.tree else () for p in parses(judges, texts, "syntax_spans")]
-        chains = [
-            [chain for first, last, chain in spans if [first, last] == list(target[:2])]
-            for spans, target in zip(found, targets, strict=True)
-        ]
+        chains = self._chains(texts, targets, judges)
         rows = [(target[2], own) for target, own in zip(targets, chains, strict=True)]
         return {
             "strict": [float(any(within(label, chain) for chain in own)) for label, own in rows],
             "released": [float(label in own) for label, own in rows],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Span],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """The words that are to be the constituent, with what they are; none where the text ends before them."""
+        rows = zip(texts, targets, self._chains(texts, targets, judges), strict=True)
+        return [
+            [Mark(first, last + 1, any(within(label, chain) for chain in own), own[0] if own else "no constituent")]
+            if last < len(words)
+            else []
+            for words, (first, last, label), own in rows
+        ]
+
+    def _chains(self, texts: Sequence[Sequence[str]], targets: Sequence[Span],
+                judges: Mapping[str, Any]) -> list[list[str]]:  # fmt: skip
+        """Of each text, the labels of the constituent that stands at the place of its target; none if there is none."""
+        found = [trees.spans(trees.bare(p.tree))[1] if p.tree else () for p in parses(judges, texts, "syntax_spans")]
+        return [
+            [chain for first, last, chain in spans if [first, last] == list(target[:2])]
+            for spans, target in zip(found, targets, strict=True)
+        ]
 
 
 class SpanHead(Head):

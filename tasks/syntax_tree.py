@@ -28,7 +28,7 @@ from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import fitted, parses
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
 EXAMPLE = "(TOP (S (NP * *) (VP * (ADJP *)) *))"
@@ -128,6 +128,16 @@ class SyntaxTree(ControlTask):
             "exact": [float(bool(tree) and brackets.exact(t, trees.bare(tree))) for t, tree in pairs],
             "released": [brackets.f1(t, trees.bare(tree)) for t, tree in refit],
         }
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """The constituents of each text, met where the target has them too."""
+        found = [trees.spans(trees.bare(p.tree))[1] if p.tree else () for p in parses(judges, texts, "syntax_tree")]
+        wanted = [set(trees.spans(target)[1]) for target in targets]
+        return [
+            [Mark(first, last + 1, (first, last, label) in asked, label) for first, last, label in spans]
+            for spans, asked in zip(found, wanted, strict=True)
+        ]
 
 
 class TreeHead(Head):

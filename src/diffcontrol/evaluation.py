@@ -9,7 +9,7 @@ import numpy as np
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.metrics import diversity, interval
 from diffcontrol.metrics.interval import SHARE
-from diffcontrol.task import ControlTask, Request
+from diffcontrol.task import ControlTask, Mark, Request
 from diffcontrol.text import SPECIALS
 
 ALL = "all"  # stands beside several tasks where each of them has its scores: their success at once
@@ -97,6 +97,21 @@ def evaluate(
             scores[BOTH] = _at_once([scores["strict"], grammatical])
     nats, tokens = teacher.nll(flat)
     return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+
+
+def annotated(
+    samples: Sequence[dict[str, Any]], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """The lines of samples.jsonl with what a reader wants beside them, by task: `asked`, the target in words, and
+    `marks`, [first word, past the last, met, label] of what shows of it in the text."""
+    texts = [sample["words"] for sample in samples]
+    asked: list[dict[str, str]] = [{} for _ in samples]
+    marks: list[dict[str, list[Mark]]] = [{} for _ in samples]
+    for name, task in tasks.items():
+        targets = [sample["tasks"][name] for sample in samples]
+        for i, (target, own) in enumerate(zip(targets, task.marks(texts, targets, judges), strict=True)):
+            asked[i][name], marks[i][name] = " ".join(task.serialize(target)), own
+    return [{**sample, "asked": said, "marks": own} for sample, said, own in zip(samples, asked, marks, strict=True)]
 
 
 def _clean(words: Sequence[str]) -> bool:

@@ -14,10 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
+from rich.text import Text
 
 from diffcontrol import report
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
+from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
 from diffcontrol.refused import Refused
@@ -93,6 +94,7 @@ def compare(cfg: dict[str, Any]) -> float:
         evaluations[name].extra = {**cost, "models": store.addresses(ready.methods[name])}
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
+        "command": list(HydraConfig.get().overrides.task),
         "tasks": list(tasks), "data": HydraConfig.get().runtime.choices["data"], "seed": cfg["seed"],
         "commit": commit(), "num_samples": cfg["num_samples"],
         "targets": {"from": _label(cfg["targets"]["from"]), "n": len(requests)},
@@ -103,7 +105,8 @@ def compare(cfg: dict[str, Any]) -> float:
         "teacher": store.address(cfg["judge"]["teacher"]),
         **({"matched": cfg["matched"]} if cfg["matched"] else {}),
     }  # fmt: skip
-    _write(cfg, folder, results, [s for n, e in evaluations.items() for s in e.samples(n, requests)])
+    samples = [sample for name, evaluation in evaluations.items() for sample in evaluation.samples(name, requests)]
+    _write(cfg, folder, results, annotated(samples, tasks, judges))
     strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
     return sum(strict) / len(strict)
 
@@ -188,5 +191,5 @@ def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: 
     report.write(folder, results, samples)
     log_results(_logger(cfg, "results"), results, samples, folder)
     console = report.console()
-    console.print(report.table(results))
-    console.print(f"Results saved to [bold]{folder}[/bold]", soft_wrap=True, highlight=False)
+    console.print(report.table(results), report.excerpt(results, samples), sep="\n")
+    console.print("Results saved to", Text(str(folder), "bold"), "(report.html to be read)", soft_wrap=True)

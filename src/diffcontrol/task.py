@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -40,6 +40,18 @@ class Head(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, hidden: Tensor, targets: Sequence[Target]) -> Tensor:
         """log p(target | hidden) for a target per row, hidden [B L H] → [B]."""
+
+
+class Mark(NamedTuple):
+    """Words `start` to `end` of a text, the last one not included, in which a control shows, for reports.
+
+    met: whether they are as the target asks. label: what they are, in a word or two.
+    """
+
+    start: int
+    end: int
+    met: bool
+    label: str
 
 
 class ControlTask(Content):
@@ -142,6 +154,15 @@ class ControlTask(Content):
                  sources: Sequence[Example]) -> Mapping[str, list[float]]:  # fmt: skip
         """Further scores by name, of texts beside the source sentences of their targets; none unless overridden."""
         return {}
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Target],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """Where in each text the control shows, for reports; nowhere unless overridden. No score depends on it.
+
+        The marks of a text hold at least one word each and lie within it; any two are nested or apart. `judges` are
+        those of `success`.
+        """
+        return [[] for _ in texts]
 
     # Three more, for methods that do not suit every task. A method refuses a task that leaves out what it needs.
 

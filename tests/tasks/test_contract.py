@@ -8,6 +8,7 @@ import torch
 
 from diffcontrol.evaluation import evaluate
 from diffcontrol.layout import of_text
+from diffcontrol.report.texts import pieces
 from diffcontrol.store import Store
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import SPECIALS
@@ -51,6 +52,22 @@ def test_a_text_of_nothing_obeys_nothing(task, found, judges):
     targets = [targets[0] for _, _, targets in found if targets]
     scores = task.success([[]] * len(targets), targets, judges)
     assert max(scores["strict"]) < 1
+
+
+def test_marks_lie_within_the_text_and_any_two_are_nested_or_apart(task, found, judges):
+    """Of texts that obey, of those of other targets, such as were cut, and of none."""
+    rng = random.Random(0)
+    obeying = [(list(example.words), target) for example, _, targets in found for target in targets]
+    rows = [pair for pair in obeying[:60]]
+    rows += [(rng.choice(obeying)[0], target) for _, target in rng.sample(obeying, 30)]
+    rows += [(words[: rng.randrange(4)], target) for words, target in rng.sample(obeying, 30)]
+    texts, targets = zip(*rows, strict=True)
+    marked = task.marks(texts, targets, judges)
+    assert len(marked) == len(texts)
+    for words, marks in zip(texts, marked, strict=True):
+        assert all(isinstance(mark.met, bool) and mark.label for mark in marks)
+        pieces(words, marks)  # raises where a mark is not as it should be
+    assert all(any(mark.met for mark in marks) for marks in marked[:60] if marks)
 
 
 class Teacher:

@@ -1,29 +1,45 @@
-"""What a run leaves: results.json, samples.jsonl, table.md, tradeoff.png; `python -m diffcontrol.report outputs`."""
+"""What a run leaves: report.html, results.json, samples.jsonl, table.md, tradeoff.png; and what it prints.
+
+`python -m diffcontrol.report outputs` gathers many runs.
+"""
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 
 from rich.console import Console
 
+from diffcontrol.drafts import write_whole
 from diffcontrol.report.layout import markdown, table
+from diffcontrol.report.page import run_page
 from diffcontrol.report.plot import tradeoff
+from diffcontrol.report.terminal import excerpt
 
-__all__ = ["console", "table", "write"]
+__all__ = ["console", "excerpt", "table", "write"]
 
 
 def console() -> Console:
-    """Where tables are printed. A file or a pipe has no width to fit."""
+    """Where tables are printed. A file or a pipe has no width to fit; what an output cannot encode is replaced."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     found = Console()
     return found if found.is_terminal else Console(width=1000)
 
 
 def write(folder: Path, results: Mapping, samples: Iterable[Mapping]) -> None:
-    """Writes the run's files into `folder`; numbers first, so that a plot that fails loses nothing."""
-    folder = Path(folder)
+    """Writes the run's files into `folder`. results.json, by which a run counts as finished, comes last and whole; a
+    picture or a page that fails keeps no numbers back."""
+    folder, samples = Path(folder), list(samples)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     (folder / "table.md").write_text(markdown(results), encoding="utf-8")
-    tradeoff(results, folder / "tradeoff.png")
+    try:
+        tradeoff(results, folder / "tradeoff.png")
+        page = run_page(results, samples, (folder / "tradeoff.png").read_bytes())
+        (folder / "report.html").write_text(page, encoding="utf-8")
+    finally:
+        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / "results.json", lambda file: file.write(text.encode()))

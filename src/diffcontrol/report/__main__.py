@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffcontrol.report import console, gather, matrix
+from diffcontrol.report.page import summary_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table and writes summary.md and summary.csv into the folder; 1 if there is nothing to show."""
+    """Prints the table and writes report.html, summary.md and summary.csv into the folder; 1 if there is nothing to
+    show."""
     parser = argparse.ArgumentParser(prog="python -m diffcontrol.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where runs lie, at any depth (outputs, multirun)")
     parser.add_argument("--csv", type=Path, help="write the numbers here instead of FOLDER/summary.csv")
@@ -23,6 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, notes = gather.gather(runs)
     (chosen.folder / "summary.md").write_text(matrix.markdown(rows) + gather.markdown(rows, notes), encoding="utf-8")
     (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
+    if not (chosen.folder / "results.json").exists():  # else it is a run, which has a page of its own
+        page = summary_page(chosen.folder, runs, rows, notes)
+        (chosen.folder / "report.html").write_text(page, encoding="utf-8")
     console().print(*filter(None, [matrix.table(rows), gather.table(rows, notes)]), sep="\n")
     return 0
 

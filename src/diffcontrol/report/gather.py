@@ -160,7 +160,7 @@ def _over_seeds(row: Row, name: str, digits: int, scale: float) -> Cell:
     return Cell(number(sum(means) / len(means), digits), f"({low}–{high})")
 
 
-def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[str], list[tuple[list[str], list[Cell]]]]:
+def lay_out(rows: Sequence[Row]) -> tuple[list[str], list[str], list[tuple[list[str], list[Cell]]]]:
     """Label headers, number headers and rows; settings and targets are shown only where they tell rows apart."""
     varied = _varied(rows)
     several = len({row.targets for row in rows}) > 1
@@ -195,7 +195,7 @@ def _varied(rows: Sequence[Row]) -> set[str]:
     }
 
 
-def _lines(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
+def lines(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
     lines = ["One seed: [95 % interval over targets]. Several: mean over seeds (lowest–highest)."]
     if len(targets := {row.targets for row in rows}) == 1:
         lines.insert(0, f"Targets from {targets.pop()} samples.")
@@ -204,17 +204,17 @@ def _lines(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
 
 def table(rows: Sequence[Row], notes: Sequence[str]) -> Table:
     """All rows for the terminal, a section for each question asked."""
-    labels, headers, body = _lay_out(rows)
+    labels, headers, body = lay_out(rows)
     sections: dict[tuple, list] = {}
     for row, shown in zip(rows, body, strict=True):
         sections.setdefault((row.data, row.tasks, row.task), []).append(shown)
-    return grid("all runs", labels, headers, sections.values(), _lines(rows, notes))
+    return grid("all runs", labels, headers, sections.values(), lines(rows, notes))
 
 
 def markdown(rows: Sequence[Row], notes: Sequence[str]) -> str:
-    labels, headers, body = _lay_out(rows)
+    labels, headers, body = lay_out(rows)
     whole = [[*names, *map(str, cells)] for names, cells in body]
-    return markdown_table(labels, headers, whole, _lines(rows, notes))
+    return markdown_table(labels, headers, whole, lines(rows, notes))
 
 
 def comma_separated(rows: Sequence[Row]) -> str:

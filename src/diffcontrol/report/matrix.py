@@ -31,11 +31,11 @@ def cells(rows: Sequence[Row]) -> Mapping[str, Mapping[str, Cell]]:
     return found
 
 
-def _caption(rows: Sequence[Row]) -> str:
+def caption(rows: Sequence[Row]) -> str:
     return f"{CAPTION} {GRAMMATICAL}" if any("grammatical" in row.measures for row in rows) else CAPTION
 
 
-def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list[Cell]]]]:
+def lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list[Cell]]]]:
     found = cells(rows)
     asked = list(dict.fromkeys(question for own in found.values() for question in own))
     methods = [name for name in dict.fromkeys(row.method for row in rows) if found.get(name)]
@@ -44,12 +44,12 @@ def _lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list
 
 def table(rows: Sequence[Row]) -> Table | None:
     """For the terminal; None where there is nothing to set side by side."""
-    asked, body = _lay_out(rows)
-    return grid("strict success at perplexity", ["method"], asked, [body], [_caption(rows)]) if len(asked) > 1 else None
+    asked, body = lay_out(rows)
+    return grid("strict success at perplexity", ["method"], asked, [body], [caption(rows)]) if len(asked) > 1 else None
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    asked, body = _lay_out(rows)
+    asked, body = lay_out(rows)
     if len(asked) < 2:
         return ""
-    return markdown_table(["method"], asked, [[*names, *map(str, own)] for names, own in body], [_caption(rows)]) + "\n"
+    return markdown_table(["method"], asked, [[*names, *map(str, own)] for names, own in body], [caption(rows)]) + "\n"

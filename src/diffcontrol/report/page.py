@@ -1,0 +1,82 @@
+"""report.html of a run, and of many: one file that holds all it shows. Jinja2 escapes every text."""
+
+import os
+import shlex
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from diffcontrol.report import gather, matrix, texts
+from diffcontrol.report.layout import caption, columns, notes, published_rows, rows
+from diffcontrol.report.texts import Sample
+
+FILES = ("results.json", "samples.jsonl", "table.md", "config.yaml", "tradeoff.png")
+_PAGES = Environment(
+    loader=PackageLoader("diffcontrol.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+_PAGES.globals |= {"asked": texts.asked, "verdict": texts.verdict, "views": texts.views}
+
+
+def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes) -> str:
+    """The page of one run, from what results.json and samples.jsonl hold and its plot as PNG."""
+    methods = texts.methods(samples)
+    best_and_worst = {method: texts.extremes(samples, method) for method in methods if method != "gold"}
+    return _PAGES.get_template("run.html").render(
+        title="control: " + " + ".join(results["tasks"]),
+        caption=caption(results),
+        command=shlex.join(["python", "run.py", *results.get("command", ())]),
+        facts=_facts(results),
+        files=FILES,
+        headers=[column.header for column in columns(results)],
+        body=[([name], cells) for name, cells in rows(results) + published_rows(results)],
+        notes=notes(results),
+        plot=b64encode(plot).decode(),
+        side_by_side=texts.side_by_side(results, samples),
+        marked=any(own for sample in samples for own in sample.get("marks", {}).values()),
+        extremes={method: dict(zip(("best", "worst"), ends)) for method, ends in best_and_worst.items()},
+        mean_score=texts.mean_score,
+    )
+
+
+def _facts(results: Mapping) -> dict[str, str]:
+    targets = results["targets"]
+    settings = {**(results.get("settings") or {})}
+    found = {
+        "data": results["data"],
+        "targets": f"{targets['from']}, {targets['n']} × {results['num_samples']} texts",
+        "seed": str(results["seed"]),
+        "commit": results["commit"] or "unknown",
+        "settings": ", ".join(f"{key}={value}" for key, value in settings.items()),
+        "trained in this run": ", ".join(results.get("trained") or ()),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def summary_page(folder: Path, runs: Sequence[tuple[Path, Mapping]], summary: Sequence[gather.Row],
+                 remarks: Sequence[str]) -> str:  # fmt: skip
+    """The page of all runs below a folder: the tables, and of each run its plot and a link to its own page."""
+    asked, across = matrix.lay_out(summary)
+    labels, headers, body = gather.lay_out(summary)
+    tables = [{"title": "All runs", "labels": labels, "headers": headers, "body": body,
+               "lines": gather.lines(summary, remarks)}]  # fmt: skip
+    if len(asked) > 1:
+        tables.insert(0, {"title": "Strict success at perplexity", "labels": ["method"], "headers": asked,
+                          "body": across, "lines": [matrix.caption(summary)]})  # fmt: skip
+    shown = [_shown(folder, path.parent, results) for path, results in runs]
+    return _PAGES.get_template("summary.html").render(title=f"all runs in {folder.name}", tables=tables, runs=shown)
+
+
+def _shown(folder: Path, run: Path, results: Mapping) -> dict[str, str]:
+    """A run as its card shows it; one that has no page of its own links to its results."""
+    page = next(name for name in ("report.html", "results.json") if (run / name).exists())
+    plot = run / "tradeoff.png"
+    return {
+        "name": f"{' + '.join(results['tasks'])}, {os.path.relpath(run, folder)}",
+        "link": quote(Path(os.path.relpath(run / page, folder)).as_posix()),
+        "caption": caption(results),
+        "plot": b64encode(plot.read_bytes()).decode() if plot.exists() else "",
+    }
