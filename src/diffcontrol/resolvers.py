@@ -1,11 +1,11 @@
 """What conf/ can say beyond Hydra's own means. `register` is called once, before a configuration is composed."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffcontrol.places import shipped
 from diffcontrol.refused import Refused
 
 
@@ -72,12 +72,6 @@ def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[
         if key not in base:
             raise Refused(f"{where}.{key}: the template has no {key}, only {', '.join(k for k in base if k[0] != '_')}")
     return own
-
-
-def shipped() -> str | None:
-    """The folder of the weights that ship with the repository; None where there is none, as in an installed wheel."""
-    folder = Path(__file__).parents[2] / "pretrained"
-    return str(folder) if folder.is_dir() else None
 
 
 def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:
