@@ -189,7 +189,8 @@ class Infilling(GapTask):
         return [self._marked(list(words), target) for words, target in zip(texts, targets, strict=True)]
 
     def _marked(self, words: list[str], target: Mapping[str, Any]) -> list[Mark]:
-        left, right = min(len(target["left"]), len(words)), max(len(target["left"]), len(words) - len(target["right"]))
+        left = min(len(target["left"]), len(words))
+        right = max(left, len(words) - len(target["right"]))
         middle = f"{right - left} words"
         found = [
             Mark(0, left, words[:left] == target["left"], "given"),

@@ -179,6 +179,21 @@ def test_whatever_stands_in_a_text_a_target_or_a_name_is_shown_and_not_obeyed():
     assert page.seen.count(HOSTILE) > 10
 
 
+def test_the_page_shows_how_a_text_comes_about():
+    names = ("unguided", "fudge")
+    texts_of_one = [line for line in lines(n=1) if line["method"] in names and line["sample"] == 0]
+    steps = [
+        {**line, "t": 1 - k / 2, "words": ["word", f"{line['method']}:{k}"]} for k in range(3) for line in texts_of_one
+    ]
+    for step in steps:
+        step["marks"] = {"semantic_content": [[0, 1, False, "food"]]}
+        del step["scores"], step["nll"]
+    seen = Page(run_page(made_up(), lines(), b"", steps)).seen
+    places = [seen.index(f"t = {1 - k / 2:.2f} word✗food {name}:{k}") for name in names for k in range(3)]
+    assert places == sorted(places)
+    assert "How a text comes about" not in page_of(made_up(), lines()).seen
+
+
 def test_best_and_worst_targets_are_different_ones():
     best, worst = texts.extremes(lines(), "fudge")
     assert [group[0]["row"] for group in best] == [2, 3, 4] and [group[0]["row"] for group in worst] == [1, 0, 5]

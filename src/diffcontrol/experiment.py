@@ -27,6 +27,7 @@ from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
 
 log = logging.getLogger(__name__)
+STEPS_SHOWN = 10  # of a reverse process, in report.html
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -106,7 +107,12 @@ def compare(cfg: dict[str, Any]) -> float:
         **({"matched": cfg["matched"]} if cfg["matched"] else {}),
     }  # fmt: skip
     samples = [sample for name, evaluation in evaluations.items() for sample in evaluation.samples(name, requests)]
-    _write(cfg, folder, results, annotated(samples, tasks, judges))
+    denoising = [
+        {"method": name, "tasks": dict(requests[0].targets), "t": t, "words": words}
+        for name, method in methods.items()
+        for t, words in method.denoising(requests[0], STEPS_SHOWN)
+    ]
+    _write(cfg, folder, results, *(annotated(lines, tasks, judges) for lines in (samples, denoising)))
     strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
     return sum(strict) / len(strict)
 
@@ -185,10 +191,10 @@ def _logger(cfg: Mapping[str, Any], name: str) -> Any:
     return instantiate(cfg["logger"], name=name) if cfg.get("logger") else None
 
 
-def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list) -> None:
+def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list, denoising: list) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
-    report.write(folder, results, samples)
+    report.write(folder, results, samples, denoising)
     log_results(_logger(cfg, "results"), results, samples, folder)
     console = report.console()
     console.print(report.table(results), report.excerpt(results, samples), sep="\n")

@@ -55,6 +55,11 @@ class Method(ABC):
         """
         raise Refused(f"{type(self).__name__} has no guide of its own to choose texts by")
 
+    def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:
+        """How one more text for the request comes about, for reports: the time and the likeliest words at `n` of the
+        steps, the last one included; nothing unless overridden, as most methods write word by word."""
+        return []
+
     def positions(self, request: Request) -> int:
         """How many positions a text for this request takes, where that is known before it is written; else 0.
         Requests that take as many are written together, as a chunk costs what its longest text does."""

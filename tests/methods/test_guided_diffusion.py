@@ -126,3 +126,13 @@ def test_progress_rises_and_texts_are_a_function_of_the_seed(lm):
     assert texts == writer.write([Request({})] * 3, torch.Generator().manual_seed(0), told.append)
     assert texts != writer.write([Request({})] * 3, torch.Generator().manual_seed(1), told.append)
     assert lm.token_evaluations > 0 and writer.models() == [lm]
+
+
+def test_the_steps_of_a_text_are_those_that_write_it(lm):
+    """And asking for them changes nothing of what is written."""
+    made, request = method(lm, {"stated": Stated()}), Request({"stated": (None, 0, 0.0)})
+    before = made.generate([request], 1)
+    steps = made.denoising(request, 3)
+    assert [t for t, _ in steps] == [made.sampler.times(lm.low)[k].item() for k in (0, 2, 4)]
+    assert steps[-1][1] == before[0][0] == made.generate([request], 1)[0][0]
+    assert len(made.denoising(request, 99)) == 5 and made.denoising(request, 1) == steps[-1:]

@@ -4,14 +4,14 @@ B batch · L positions · D embedding width
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from diffcontrol.diffusion.decoding import Decoding
-from diffcontrol.diffusion.denoiser import Anchored, Denoiser
+from diffcontrol.diffusion.denoiser import Anchored, Denoiser, Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.guidance.base import Guidance, Unguided
@@ -21,6 +21,7 @@ from diffcontrol.methods.steered import Steered
 from diffcontrol.steering.anchor import known, within
 from diffcontrol.steering.base import Look, Steering
 from diffcontrol.task import Request
+from diffcontrol.training import seed_of
 
 
 class GuidedDiffusion(Steered):
@@ -41,6 +42,24 @@ class GuidedDiffusion(Steered):
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+        layouts, predictions = self._started(requests, generator)
+        for step, prediction in enumerate(predictions):  # noqa: B007
+            progress(step / (self.sampler.steps + 1))
+        return self._texts(prediction, layouts)[:: len(layouts) // len(requests)]
+
+    @torch.no_grad()
+    def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:
+        layouts, predictions = self._started([request], torch.Generator().manual_seed(seed_of(self.seed, 0)))
+        times = self.sampler.times(self.lm.low).tolist()
+        last = self.sampler.steps
+        shown = {last - round(i * last / max(n - 1, 1)) for i in range(n)}
+        steps = enumerate(zip(times, predictions, strict=True))
+        return [(t, self._texts(prediction, layouts)[0]) for step, (t, prediction) in steps if step in shown]
+
+    def _started(
+        self, requests: Sequence[Request], generator: torch.Generator
+    ) -> tuple[list[Layout], Iterator[Prediction]]:
+        """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
         layouts = self.layouts(requests, random.Random(generator.initial_seed()))
@@ -52,11 +71,12 @@ class GuidedDiffusion(Steered):
         denoiser = self._anchored(layouts, shape, generator)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        for step, prediction in enumerate(self.sampler(guided, x_t, generator, decode, move, least)):  # noqa: B007
-            progress(step / (self.sampler.steps + 1))
+        return layouts, self.sampler(guided, x_t, generator, decode, move, least)
+
+    def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:
+        """The likeliest words of each row."""
         rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
-        texts = [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
-        return texts[:: guidance.particles]
+        return [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
 
     @torch.no_grad()
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -28,8 +28,10 @@ def console() -> Console:
     return found if found.is_terminal else Console(width=1000)
 
 
-def write(folder: Path, results: Mapping, samples: Iterable[Mapping]) -> None:
-    """Writes the run's files into `folder`. results.json, by which a run counts as finished, comes last and whole; a
+def write(folder: Path, results: Mapping, samples: Iterable[Mapping], denoising: Sequence[Mapping] = ()) -> None:
+    """Writes the run's files into `folder`; `denoising` holds the texts of single steps, for report.html alone.
+
+    results.json, by which a run counts as finished, comes last and whole; a
     picture or a page that fails keeps no numbers back."""
     folder, samples = Path(folder), list(samples)
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +40,7 @@ def write(folder: Path, results: Mapping, samples: Iterable[Mapping]) -> None:
     (folder / "table.md").write_text(markdown(results), encoding="utf-8")
     try:
         tradeoff(results, folder / "tradeoff.png")
-        page = run_page(results, samples, (folder / "tradeoff.png").read_bytes())
+        page = run_page(results, samples, (folder / "tradeoff.png").read_bytes(), denoising)
         (folder / "report.html").write_text(page, encoding="utf-8")
     finally:
         text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"

@@ -21,8 +21,11 @@ _PAGES = Environment(
 _PAGES.globals |= {"asked": texts.asked, "verdict": texts.verdict, "views": texts.views}
 
 
-def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes) -> str:
-    """The page of one run, from what results.json and samples.jsonl hold and its plot as PNG."""
+def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes, denoising: Sequence[Sample] = ()) -> str:
+    """The page of one run, from what results.json and samples.jsonl hold and its plot as PNG.
+
+    denoising: texts at single steps, lines such as samples.jsonl has, with `t` and without scores.
+    """
     methods = texts.methods(samples)
     best_and_worst = {method: texts.extremes(samples, method) for method in methods if method != "gold"}
     return _PAGES.get_template("run.html").render(
@@ -39,6 +42,7 @@ def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes) -> str:
         marked=any(own for sample in samples for own in sample.get("marks", {}).values()),
         extremes={method: dict(zip(("best", "worst"), ends)) for method, ends in best_and_worst.items()},
         mean_score=texts.mean_score,
+        denoising=[[line for line in denoising if line["method"] == name] for name in texts.methods(denoising)],
     )
 
 
