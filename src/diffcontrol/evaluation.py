@@ -77,6 +77,16 @@ def evaluate(
     """Scores texts [requests][samples]; of the judges, `teacher` measures fluency, `grammar` (where the data have one)
     tells which texts are grammatical, and the tasks take what they need."""
     teacher: Teacher = judges["teacher"]
+    success, grammatical = succeeded(texts, requests, tasks, judges)
+    shape = (len(texts), len(texts[0]))
+    nats, tokens = teacher.nll([words for group in texts for words in group])
+    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+
+
+def succeeded(
+    texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, np.ndarray]], np.ndarray | None]:
+    """`success` and `grammatical` of an Evaluation of texts [requests][samples]; needs no teacher."""
     flat = [words for group in texts for words in group]
     shape = (len(texts), len(texts[0]))
     success: dict[str, dict[str, np.ndarray]] = {}
@@ -95,8 +105,7 @@ def evaluate(
         grammatical = np.asarray(grammar.accepts(flat), float).reshape(shape)
         for scores in success.values():
             scores[BOTH] = _at_once([scores["strict"], grammatical])
-    nats, tokens = teacher.nll(flat)
-    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+    return success, grammatical
 
 
 def annotated(

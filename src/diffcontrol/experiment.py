@@ -117,16 +117,17 @@ def compare(cfg: dict[str, Any]) -> float:
     return sum(strict) / len(strict)
 
 
-def prepare(cfg: dict[str, Any]) -> Prepared:
+def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     """Builds all but the methods, and says what cannot be done before anything of theirs is trained.
+
+    store: where models are found and trained; None: the one that the config describes.
 
     Raises:
         Refused: a target is invalid, a method is not applicable, or something that is needed is missing.
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
-    paths, wanted = cfg["paths"], cfg["targets"]
-    store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
+    wanted, store = cfg["targets"], store or store_of(cfg)
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
     annotated = store.build(wanted.get("data", cfg["data"]))
@@ -135,6 +136,16 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     # The judges come before the methods are built: a missing parser is found before anything is trained.
     judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
     return Prepared(store, tasks, corpus, requests, judges, methods)
+
+
+def store_of(cfg: Mapping[str, Any]) -> Store:
+    """The store that a config describes.
+
+    Raises:
+        Refused: there is no such folder of pretrained models.
+    """
+    paths = cfg["paths"]
+    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
 
 
 def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,

@@ -66,12 +66,12 @@ class Method(ABC):
         return 0
 
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
-        """Texts as words, [requests][n]."""
+        """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar."""
         rows = [request for request in requests for _ in range(n)]
         order = sorted(range(len(rows)), key=lambda row: self.positions(rows[row]))
         texts: dict[int, list[str]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Bar(*columns) as bar:
+        with Bar(*columns, disable=not title) as bar:
             shown = bar.add_task(f"writing: {title}", total=len(rows))
 
             def progress(share: float) -> None:

@@ -92,6 +92,11 @@ class Store:
         """Addresses of all models to be trained within a node, by their dotted keys."""
         return {name: self.address(recipe) for name, recipe in recipes(node).items()}
 
+    def has(self, recipe: Mapping[str, Any]) -> bool:
+        """Whether what this recipe makes is there already."""
+        name = self.address(recipe)
+        return name in self.built or self._found(name) is not None
+
     # Making
 
     def fit(self, recipe: Mapping[str, Any]) -> Trainable:

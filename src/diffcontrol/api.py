@@ -1,0 +1,151 @@
+"""Controlled text from Python: `diffcontrol.load(data="restaurants").generate(length=12)`."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
+from hydra.version import VersionBase
+from omegaconf import DictConfig, OmegaConf
+
+from diffcontrol import experiment, places, resolvers
+from diffcontrol.evaluation import succeeded
+from diffcontrol.refused import Refused
+
+TEACHER = "teacher"  # of the judges, the one that measures perplexity
+
+
+@dataclass(frozen=True)
+class Result:
+    """One text that was written.
+
+    words: the words of the text; scores: task → its strict success in [0, 1], and `all`, 1 or 0, where several tasks
+    were asked for; perplexity: of the text under a language model that no method uses, None where it was not measured.
+    """
+
+    words: tuple[str, ...]
+    scores: Mapping[str, float]
+    perplexity: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The words, joined by spaces."""
+        return " ".join(self.words)
+
+
+class Model:
+    """One method, ready to write for any tasks. Made by `load`.
+
+    overrides: what the command line would say, but for `task=` and `method=`; methods: those that are composed, the
+    last of which writes; store, pretrained: folders of models, as in conf/paths where None.
+    """
+
+    def __init__(self, overrides: Sequence[str], methods: Sequence[str], store: str | PathLike[str] | None = None,
+                 pretrained: str | PathLike[str] | None = None):  # fmt: skip
+        self.overrides, self.methods = tuple(overrides), tuple(methods)
+        self.paths = {key: str(value) for key, value in (("store", store), ("pretrained", pretrained)) if value}
+        self.composed: dict[tuple[str, ...], DictConfig] = {}
+        self.store = experiment.store_of(experiment.resolved(self._compose()))
+
+    def generate(self, *, n: int = 1, seed: int | None = None, perplexity: bool | None = None,
+                 **targets: Any) -> list[Result]:  # fmt: skip
+        """Writes `n` texts that are to meet all of the targets at once, given as task=target. Models that are missing
+        are trained first.
+
+        seed: of what is drawn, None: as configured; the same seed gives the same texts. perplexity: whether it is
+        measured, for which its language model has to be trained; None: where that model is there already.
+
+        Raises:
+            Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the
+                method is not applicable to the tasks.
+        """
+        if not targets:
+            raise Refused("generate() was asked for nothing; name a task and its target, as in generate(length=12)")
+        if n < 1:
+            raise Refused(f"generate(n={n}): n is the number of texts, 1 or more")
+        cfg = self._configured(tuple(targets), seed)
+        cfg["targets"] |= {"from": [targets], "n": None, "on_invalid": "error"}
+        if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
+            del cfg["judge"][TEACHER]
+        ready = experiment.prepare(cfg, self.store)
+        texts = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
+        success, _ = succeeded(texts, ready.requests, ready.tasks, ready.judges)
+        measured: list[float | None] = [None] * n
+        if teacher := ready.judges.get(TEACHER):
+            measured = [math.exp(nats / tokens) for nats, tokens in zip(*teacher.nll(texts[0]), strict=True)]
+        return [
+            Result(tuple(words), {task: float(named["strict"][0, i]) for task, named in success.items()}, measured[i])
+            for i, words in enumerate(texts[0])
+        ]
+
+    def _configured(self, tasks: tuple[str, ...], seed: int | None) -> dict[str, Any]:
+        """The configuration of these tasks, plain and new."""
+        if tasks not in self.composed:
+            self.composed[tasks] = self._compose(tasks)
+        cfg = deepcopy(self.composed[tasks])
+        if seed is not None:
+            cfg.seed = seed
+        return experiment.resolved(cfg)
+
+    def _compose(self, tasks: Sequence[str] = ()) -> DictConfig:
+        """The configuration as Hydra composes it: of these tasks, or of its default one."""
+        resolvers.register()
+        groups = {"method": self.methods, "task": tasks}
+        chosen = [f"{group}=[{','.join(names)}]" for group, names in groups.items() if names]
+        try:
+            with _hydra() as loader:
+                for group, names in groups.items():
+                    known = loader.get_group_options(group)
+                    for name in set(names) - set(known):
+                        raise Refused(f"{group}={name}: there is no such {group}; it is one of {', '.join(known)}")
+                cfg = compose("config", [*self.overrides, *chosen])
+        except HydraException as error:  # it names the value and lists what is allowed, then where it looked
+            raise Refused(" ".join(str(error).partition("\nConfig search path")[0].split())) from error
+        OmegaConf.set_struct(cfg, False)
+        cfg.pop("logger", None)  # it writes into the folder of a run, and here is none
+        cfg.paths.update(self.paths)
+        return cfg
+
+
+def load(*overrides: str, data: str | None = None, method: str | Sequence[str] = "guided_diffusion",
+         store: str | PathLike[str] | None = None, pretrained: str | PathLike[str] | None = None) -> Model:  # fmt: skip
+    """A model that writes texts under control, from the configuration that `diffcontrol` has on the command line.
+
+    Nothing is trained or read yet; the first `generate` does so.
+
+    overrides: as on the command line, e.g. "sampler.steps=50", "guidance=langevin", "trainer.accelerator=gpu".
+    data: the texts that everything learns from, an option of conf/data; None: restaurants, or what an override says.
+    method: an option of conf/method; of several, of which one chooses among the texts of another, the last one writes.
+    store: the folder that models are trained into and read from; None: `store` in the current folder.
+    pretrained: a folder, or hf://owner/name, that is searched first and never written to; None: the weights that ship.
+
+    Raises:
+        Refused: an override names what there is not, or there is no such folder `pretrained`.
+    """
+    methods = [method] if isinstance(method, str) else list(method)
+    chosen = [*overrides, f"data={data}"] if data else list(overrides)
+    return Model(chosen, methods, store, pretrained)
+
+
+@contextmanager
+def _hydra() -> Iterator[ConfigLoader]:
+    """Hydra on our conf/, leaving another Hydra application of this process as it was."""
+    application, base = GlobalHydra.instance(), VersionBase.instance().getbase()
+    running = application.hydra
+    application.clear()  # Hydra refuses to be initialised twice
+    try:
+        with initialize_config_dir(str(places.conf()), job_name=JobRuntime.instance().get("name"), version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.set_instance(application)
+        application.hydra = running
+        if running:
+            VersionBase.instance().setbase(base)

@@ -1,0 +1,139 @@
+"""`import diffcontrol` from Python: the same configuration, models and refusals as the command line."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+import diffcontrol
+from diffcontrol import experiment
+from tests.composing import CONF, composed
+
+TINY = ("experiment=tiny", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false")
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def model(store):
+    return diffcontrol.load(*TINY, data="restaurants", store=store)
+
+
+@pytest.fixture(scope="module")
+def written(model):
+    return model.generate(semantic_content=["food", "Italian"], length=12, n=3)
+
+
+def test_to_import_it_is_light():
+    code = "import sys, diffcontrol; assert not {'torch', 'hydra', 'transformers'} & set(sys.modules)"
+    paths = os.pathsep.join([str(CONF.parent / "src"), str(CONF.parent)])
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": paths})
+
+
+def test_it_writes_for_several_tasks_at_once(model, written, store):
+    assert len(written) == 3 and all(isinstance(result, diffcontrol.Result) for result in written)
+    for result in written:
+        assert result.text == " ".join(result.words) and len(result.words) == 12  # a length that is fixed
+        assert set(result.scores) == {"semantic_content", "length", "all"} and result.scores["length"] in (0, 1)
+        assert result.perplexity is None  # its language model was not there
+    assert {path.name.split("-")[0] for path in store.iterdir()} == {".drafts", "DiffusionLM", "ControlClassifier"}
+
+
+def test_the_seed_says_what_is_drawn(model, written):
+    again = model.generate(semantic_content=["food", "Italian"], length=12, n=3, seed=0)
+    other = model.generate(semantic_content=["food", "Italian"], length=12, n=3, seed=1)
+    assert again == written and other != written
+
+
+def test_perplexity_is_measured_when_asked_for_and_from_then_on(model):
+    (first,) = model.generate(length=5, perplexity=True)
+    (second,) = model.generate(length=5)
+    assert first.perplexity > 1 and first == second
+    assert model.generate(length=5, perplexity=False)[0].perplexity is None
+
+
+def test_another_process_of_the_same_store_trains_nothing_and_any_method_writes(store, model, written):
+    again = diffcontrol.load(*TINY, data="restaurants", store=store, method=["guided_diffusion", "best"])
+    assert again.generate(semantic_content=["food", "Italian"], length=12)[0].words
+    assert again.store.trained == []
+
+
+def test_its_models_are_those_of_the_command_line(model):
+    own = model._configured(("length",), None)
+    line = composed(*TINY, "task=length", "method=[guided_diffusion]")
+    assert own["method"] == line["method"] and own["judge"] == line["judge"]
+
+
+@pytest.mark.parametrize(("targets", "said"), [
+    ({"semantic_content": ["food", "x"]}, "targets.from, entry 1: semantic_content: food has no value 'x'; known are"),
+    ({"length": 900}, "targets.from, entry 1: length: 900 is not a target; write a number of words"),
+    ({"nosuch": 3}, "task=nosuch: there is no such task; it is one of attribute, "),
+    ({}, "name a task and its target"),
+    ({"length": 3, "n": 0}, "generate(n=0)"),
+])  # fmt: skip
+def test_a_bad_target_is_refused_before_anything_is_trained(tmp_path, targets, said):
+    model = diffcontrol.load(*TINY, store=tmp_path / "store")
+    with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
+        model.generate(**targets)
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_command_line_refuses_a_target_in_the_same_words(model):
+    target = ["food", "Nosuch"]
+    said = []
+    for refused in (
+        lambda: model.generate(semantic_content=target),
+        lambda: experiment.prepare(
+            composed(*TINY, "task=semantic_content", "targets.from=[[food,Nosuch]]"), model.store
+        ),
+    ):
+        with pytest.raises(diffcontrol.Refused) as error:
+            refused()
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"data": "nosuch"}, "restaurants rocstories table"), ({"method": "nosuch"}, "method=nosuch: there is no such"),
+    ({"pretrained": "/nowhere"}, "paths.pretrained=/nowhere: there is no such folder"),
+])  # fmt: skip
+def test_what_there_is_not_is_refused(arguments, said):
+    with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
+        diffcontrol.load(**arguments)
+
+
+def test_a_mistyped_override_is_refused():
+    with pytest.raises(diffcontrol.Refused, match=r"sampler\.step"):
+        diffcontrol.load("sampler.step=3")
+
+
+def test_another_hydra_application_goes_on(tmp_path):
+    (tmp_path / "other.yaml").write_text("number: 1\n")
+    with initialize_config_dir(str(tmp_path), job_name="other", version_base="1.3"):
+        running = GlobalHydra.instance().hydra
+        diffcontrol.load(*TINY, store=tmp_path / "store")
+        assert GlobalHydra.instance().hydra is running
+        assert OmegaConf.to_container(compose("other", ["number=2"])) == {"number": 2}
+    assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.slow
+def test_the_page_runs_with_the_weights_that_ship(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (code,) = BLOCK.findall((CONF.parent / "docs" / "python.md").read_text(encoding="utf-8"))
+    names: dict = {}
+    exec(compile(code, "docs/python.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert names["model"].store.trained == []
+    assert re.search(r"Italian|Tuscan|pasta|pizza", said) and len(names["results"]) == 5
+    assert sum(result.scores["all"] for result in names["results"]) >= 4
