@@ -3,19 +3,30 @@
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from diffcontrol.report.layout import markdown, table
+from diffcontrol.report.layout import WIDTH, markdown, table
 from diffcontrol.report.plot import tradeoff
 
-__all__ = ["console", "table", "write"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["console", "frame", "table", "write"]
 
 
 def console() -> Console:
-    """Where tables are printed. A file or a pipe has no width to fit."""
+    """Where tables are printed: at most 120 columns wide, also into a file or a pipe."""
     found = Console()
-    return found if found.is_terminal else Console(width=1000)
+    return Console(width=min(WIDTH, found.width) if found.is_terminal else WIDTH)
+
+
+def frame(folder: str | Path) -> "pandas.DataFrame":
+    """All runs below a folder for a notebook; `frames.frame` says with which columns."""
+    from diffcontrol.report import frames  # pandas is slow to import, and only notebooks need it
+
+    return frames.frame(folder)
 
 
 def write(folder: Path, results: Mapping, samples: Iterable[Mapping]) -> None:
