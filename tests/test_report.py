@@ -13,7 +13,8 @@ from rich.console import Console
 
 from diffcontrol import report
 from diffcontrol.logger import flatten, log_results
-from diffcontrol.report import gather, matrix, published
+from diffcontrol.metrics import interval
+from diffcontrol.report import gather, layout, matrix, published
 from diffcontrol.report.__main__ import main
 from diffcontrol.report.plot import points
 
@@ -80,8 +81,16 @@ def shown(table) -> str:
     return capture.get()
 
 
-def lay(folder: Path, results: dict) -> Path:
+def lay(folder: Path, results: dict, strict: list[list[float]] | None = None) -> Path:
+    """A run's folder; `strict` holds fudge's scores of each target's samples."""
     folder.mkdir(parents=True)
+    if strict:
+        lines = [
+            {"method": "fudge", "row": r, "tasks": {"semantic_content": ["food", f"dish {r}"]}, "sample": i,
+             "words": ["a"] * (r + 1), "scores": {"semantic_content": {"strict": score}}, "nll": 1.0 + r}
+            for r, scores in enumerate(strict) for i, score in enumerate(scores)
+        ]  # fmt: skip
+        (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -100,7 +109,7 @@ def test_write_leaves_all_files_readable(tmp_path):
 def test_table_shows_every_method_references_first_and_what_it_stands_on():
     lines = shown(report.table(made_up())).splitlines()
     names = [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in STRENGTHS]
-    assert names == ["gold", "unguided", "fudge", "guided_diffusion"]
+    assert names[:4] == ["gold", "unguided", "fudge", "guided_diffusion"]
     text = "\n".join(lines)
     for part in ("97.3", "[95.3, 99.3]", "edit %", "0.125", "heldout", "20 targets × 3", "seed 1", "0123456789ab"):
         assert part in text
@@ -128,22 +137,21 @@ def test_where_a_strength_was_swept_no_cell_can_speak_for_a_method(tmp_path):
 def test_missing_numbers_become_dashes_and_composed_tasks_their_own_columns():
     results = made_up(("length", "syntax_tree"))
     del results["methods"]["gold"]["fluency"], results["methods"]["gold"]["seconds_per_sample"]
-    text = shown(report.table(results))
-    assert "length strict %" in text
-    assert "syntax_tree released %" in text
-    gold = next(line for line in text.splitlines() if line.split()[:1] == ["gold"])
+    text = layout.markdown(results)
+    assert "| length strict % |" in text
+    assert "| syntax_tree released % |" in text
+    gold = next(line for line in text.splitlines() if line.startswith("| gold"))
     assert gold.count("–") == 2
     assert "gold" not in {point.name for point in points(results)}
 
 
 def test_grammar_has_columns_where_it_was_judged(tmp_path):
-    text = shown(report.table(judged(made_up())))
-    head = next(line for line in text.splitlines() if "perplexity" in line)
-    assert head.index("met and grammatical %") < head.index("perplexity") < head.rindex("grammatical %")
-    rows = {line.split()[0]: line for line in text.splitlines() if line.split()[:1]}
+    text = layout.markdown(judged(made_up()))
+    assert "| met and grammatical % | perplexity | grammatical % |" in text
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| ")}
     assert "87.6" in rows["fudge"] and "81.2" in rows["fudge"]
     assert rows["gold"].count("–") == 2  # judged by none
-    assert "grammatical" not in shown(report.table(made_up()))
+    assert "grammatical" not in layout.markdown(made_up())
 
 
 def test_grammar_stands_in_the_tables_of_many_runs_where_some_run_has_it(tmp_path):
@@ -184,20 +192,119 @@ def test_published_compositions_in_either_order():
     assert published.of("unguided", ("length",)) is published.of("pplm", ("length",)) is None
 
 
-def test_gather_averages_over_seeds(tmp_path, capsys):
-    lay(tmp_path / "a", made_up())
-    lay(tmp_path / "b", made_up(shift=0.02, seed=2))
+def test_without_samples_runs_are_averaged_over_seeds(tmp_path, capsys):
+    lay(tmp_path / "a", made_up(data="e2e"))
+    lay(tmp_path / "b", made_up(shift=0.02, seed=2, data="e2e"))
     assert main([str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    for part in ("98.3", "(97.3–99.3)", "paper, E2E: control %", "81.2"):
+    for part in ("98.3", "(97.3–99.3)", "81.2"):
         assert part in text
-    assert "| 98.3 (97.3–99.3) |" in (tmp_path / "summary.md").read_text()
+    summary = (tmp_path / "summary.md").read_text()
+    assert "| 98.3 (97.3–99.3) |" in summary and "| paper, E2E: control % |" in summary
     rows = {row["method"]: row for row in csv.DictReader((tmp_path / "summary.csv").open())}
     assert list(rows) == ["gold", "unguided", "fudge", "guided_diffusion"]
     assert float(rows["fudge"]["strict"]) == pytest.approx(0.941)
     assert rows["fudge"]["seeds"] == "1 2"
     assert rows["fudge"]["edit"] == "0.5"
     assert rows["fudge"]["published_e2e_control"] == "69.9"
+
+
+def test_over_seeds_the_samples_of_a_target_are_resampled_together(tmp_path):
+    one, other = [[1, 1], [0, 1], [0, 0], [1, 0]], [[1, 1], [0, 0], [0, 1], [1, 1]]
+    lay(tmp_path / "a", made_up(), one)
+    lay(tmp_path / "b", made_up(seed=2), other)
+    rows, notes = gather.gather(gather.load(tmp_path)[0])
+    (fudge,) = [row for row in rows if row.method == "fudge"]
+    means = [sum(a + b) / 4 for a, b in zip(one, other, strict=True)]
+    assert gather.pooled(fudge, "strict") == interval.measure(means, interval.SHARE)
+    assert gather.pooled(fudge, "perplexity") == interval.perplexity([1, 2, 3, 4])
+    assert gather.pooled(fudge, "length")["mean"] == 2.5
+    assert gather.pooled(fudge, "self_bleu") is None  # no mean over samples: the range of the runs is shown
+    assert "| fudge | 2 | 56.2 [" in gather.markdown(rows, notes)
+    assert "restaurants" in gather.markdown(rows, notes)
+
+
+@pytest.mark.parametrize("name", ["model_seed", "lm.model_seed"])
+def test_trainings_are_pooled_and_their_spread_is_said(tmp_path, name):
+    for k, strict in enumerate(([[1], [1], [0], [1]], [[1], [0], [0], [1]])):
+        results = made_up(shift=0.02 * k, settings={name: str(k)})
+        results["methods"]["fudge"]["models"]["lm"] = f"CausalLM-{k}"
+        lay(tmp_path / str(k), results, strict)
+    rows, notes = gather.gather(gather.load(tmp_path)[0])
+    assert len(rows) == len(STRENGTHS)
+    (fudge,) = [row for row in rows if row.method == "fudge"]
+    assert gather.pooled(fudge, "strict") == interval.measure([1, 0.5, 0, 1], interval.SHARE)
+    assert "fudge on semantic_content, 2 trainings: strict % 93.1 to 95.1." in notes
+    assert not [note for note in notes if "different trained models" in note]
+    assert "| trainings × seeds |" in gather.markdown(rows, notes)
+
+
+def test_runs_of_other_targets_experiments_or_commits_are_mixed_only_if_asked(tmp_path, capsys):
+    lay(tmp_path / "a", made_up(), [[1], [1]])
+    lay(tmp_path / "b", made_up(commit="fedcba98"), [[0], [1]])
+    lay(tmp_path / "c", made_up(settings={"experiment": "tiny"}))
+    lay(tmp_path / "d", made_up(), [[1], [1], [0]])
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    assert len(gather.tables(rows)) == 4
+    assert {len(row.runs) for row in rows} == {1}
+    mixed, notes = gather.gather(gather.load(tmp_path)[0], mix=True)
+    assert [len(row.runs) for row in mixed] == [4] * len(STRENGTHS)
+    assert "commit fedcba98" in notes[-1] and "experiment tiny" in notes[-1]
+    assert main([str(tmp_path), "--mix"]) == 0
+    assert capsys.readouterr().out.count("all runs, mixed") == 1
+
+
+def test_published_numbers_stand_only_beside_the_papers_data(tmp_path):
+    lay(tmp_path / "a", made_up())
+    assert "paper" not in gather.markdown(*gather.gather(gather.load(tmp_path)[0]))
+
+
+def test_a_row_names_only_the_strengths_of_its_method(tmp_path):
+    for scale in (1, 3):
+        results = made_up(strength={"fudge": {"length": scale}, "one_pass": {"length": 5}})
+        for name, method in results["methods"].items():
+            method["strength"] = {"strength.length": scale} if name == "fudge" else {}
+        lay(tmp_path / str(scale), results)
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    settings = {name: [row.setting for row in rows if row.method == name] for name in STRENGTHS}
+    assert settings["fudge"] == [{"strength.strength.length": "1"}, {"strength.strength.length": "3"}]
+    assert settings["guided_diffusion"] == settings["unguided"] == [{}]
+
+
+@pytest.mark.parametrize("tasks", [("semantic_content",), ("semantic_content", "parts_of_speech")])
+def test_no_table_is_wider_than_a_terminal_and_no_number_is_broken(tmp_path, tasks):
+    lay(tmp_path / "a", judged(made_up(tasks)))
+    for made in (report.table(judged(made_up(tasks))), gather.table(*gather.gather(gather.load(tmp_path)[0]))):
+        text = shown(made)
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= 120
+        assert "[91.1, 95.1]" in text and "[85.6, 89.6]" in text and "guided_diffusion" in text
+        assert "0.125" in text
+
+
+def test_one_target_has_no_interval():
+    results = made_up()
+    results["methods"]["fudge"]["success"]["semantic_content"]["strict"] |= {"n": 1}
+    assert "| fudge | 93.1 |" in layout.markdown(results)
+
+
+def test_judges_of_fluency_that_disagree_are_said_to():
+    results = made_up()
+    for name, perplexity in (("fudge", 9.0), ("guided_diffusion", 8.0), ("gold", 20.0)):
+        results["methods"][name]["fluency"]["perplexity_5gram"] = measure(perplexity)
+    text = layout.markdown(results)
+    assert "the two judges of fluency order differently: fudge and guided_diffusion." in text
+    assert "5-gram perplexity" in text
+
+
+def test_a_frame_has_a_line_for_each_run_task_and_method(tmp_path):
+    lay(tmp_path / "a", made_up(("length", "syntax_tree"), settings={"model_seed": "2", "sampler.steps": "25"}))
+    found = report.frame(tmp_path)
+    assert len(found) == 2 * len(STRENGTHS)
+    fudge = found[(found.method == "fudge") & (found.task == "length")].iloc[0]
+    assert (fudge.strict, fudge.strict_low, fudge.seed, fudge.model_seed) == (0.931, 0.931 - 0.02, 1, "2")
+    assert fudge["settings.sampler.steps"] == "25"
+    with pytest.raises(ValueError, match="no finished run"):
+        report.frame(tmp_path / "nowhere")
 
 
 def test_gather_keeps_strengths_settings_and_targets_apart(tmp_path):
@@ -213,19 +320,19 @@ def test_gather_keeps_strengths_settings_and_targets_apart(tmp_path):
     rows, notes = gather.gather(gather.load(tmp_path)[0])
     guided = [row for row in rows if row.method == "guided_diffusion"]
     assert len(guided) == 4
-    assert all(len(row.seeds) == 1 for row in guided)
+    assert all(len(row.runs) == 1 for row in guided)
     assert len([row for row in rows if row.method == "gold"]) == 2  # strengths and steps change nothing for gold
     assert not notes
     text = shown(gather.table(rows, notes))
     assert text.index("langevin.semantic_content=2 ") < text.index("langevin.semantic_content=10 ")
-    assert "dev, 20 × 3" in text
+    assert "targets from dev, 20 × 3 samples" in text
 
 
 def test_of_two_runs_of_one_seed_the_newest_counts_and_the_other_is_named(tmp_path):
     old, new = lay(tmp_path / "old", made_up(shift=-0.1)), lay(tmp_path / "new", made_up())
     os.utime(old / "results.json", (1, 1))
     rows, notes = gather.gather(gather.load(tmp_path)[0])
-    assert {len(row.seeds) for row in rows} == {1}
+    assert {len(row.runs) for row in rows} == {1}
     assert rows[0].measures["strict"][0]["mean"] == STRENGTHS["gold"]
     assert len(notes) == len(STRENGTHS)
     assert f"kept {new / 'results.json'}, set aside {old / 'results.json'}" in notes[0]

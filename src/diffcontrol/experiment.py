@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
+from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
 from diffcontrol.requests import choose, sources
 from diffcontrol.store import Store, commit
@@ -92,7 +93,8 @@ def compare(cfg: dict[str, Any]) -> float:
     for name, method in methods.items():
         texts, cost = _timed(name, method, requests, cfg["num_samples"])
         evaluations[name] = evaluate(texts, requests, tasks, judges)
-        evaluations[name].extra = {**cost, "models": store.addresses(ready.methods[name])}
+        node = ready.methods[name]
+        evaluations[name].extra = {**cost, "models": store.addresses(node), "strength": own_strength(node, tasks)}
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
         "command": list(HydraConfig.get().overrides.task),
@@ -185,6 +187,18 @@ def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list
 def _evaluations(method: Method) -> int:
     """Token evaluations of its models so far."""
     return sum(getattr(model, "token_evaluations", 0) for model in method.models())
+
+
+def own_strength(node: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
+    """How strongly a method's node says to control these tasks, by dotted key: strengths within it, and its `scale`."""
+    found = {"scale": node["scale"]} if isinstance(node.get("scale"), int | float) else {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and not is_recipe(value):
+            if key == "strength" and "default" in value:
+                found |= {f"strength.{task}": value.get(task, value["default"]) for task in tasks}
+            else:
+                found |= {f"{key}.{name}": number for name, number in own_strength(value, tasks).items()}
+    return found
 
 
 def _settings() -> dict[str, str]:

@@ -34,8 +34,9 @@ class Muon(torch.optim.Muon):
         updates = []
         for p in matrices:
             momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-            momentum.lerp_(p.grad, 1 - group["momentum"])
-            updates.append(p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
+            gradient = torch.as_tensor(p.grad)
+            momentum.lerp_(gradient, 1 - group["momentum"])
+            updates.append(gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
         rows, columns = matrices[0].shape
         lr = group["lr"] * math.sqrt(max(1.0, rows / columns))
         directions = orthogonalised(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])

@@ -8,24 +8,36 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from diffcontrol.drafts import write_whole
-from diffcontrol.report.layout import markdown, table
+from diffcontrol.report.layout import WIDTH, markdown, table
 from diffcontrol.report.page import run_page
 from diffcontrol.report.plot import tradeoff
 from diffcontrol.report.terminal import excerpt
 
-__all__ = ["console", "excerpt", "table", "write"]
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["console", "excerpt", "frame", "table", "write"]
 
 
 def console() -> Console:
-    """Where tables are printed. A file or a pipe has no width to fit; what an output cannot encode is replaced."""
+    """Where tables are printed: at most 120 columns wide, also into a file or a pipe. What an output cannot encode is
+    replaced."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     found = Console()
-    return found if found.is_terminal else Console(width=1000)
+    return Console(width=min(WIDTH, found.width) if found.is_terminal else WIDTH)
+
+
+def frame(folder: str | Path) -> "pandas.DataFrame":
+    """All runs below a folder for a notebook; `frames.frame` says with which columns."""
+    from diffcontrol.report import frames  # pandas is slow to import, and only notebooks need it
+
+    return frames.frame(folder)
 
 
 def write(folder: Path, results: Mapping, samples: Iterable[Mapping], denoising: Sequence[Mapping] = ()) -> None:

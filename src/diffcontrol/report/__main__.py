@@ -1,4 +1,4 @@
-"""`python -m diffcontrol.report outputs`: one table of all runs below a folder."""
+"""`python -m diffcontrol.report outputs`: all runs below a folder in tables."""
 
 import argparse
 import sys
@@ -15,6 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m diffcontrol.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="where runs lie, at any depth (outputs, multirun)")
     parser.add_argument("--csv", type=Path, help="write the numbers here instead of FOLDER/summary.csv")
+    parser.add_argument("--mix", action="store_true",
+                        help="one table of runs of different targets, experiments and commits")  # fmt: skip
     chosen = parser.parse_args(arguments)
     runs, problems = gather.load(chosen.folder)
     for problem in problems:
@@ -22,13 +24,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not runs:
         print(f"no finished run: {chosen.folder} holds no readable results.json", file=sys.stderr)
         return 1
-    rows, notes = gather.gather(runs)
-    (chosen.folder / "summary.md").write_text(matrix.markdown(rows) + gather.markdown(rows, notes), encoding="utf-8")
+    rows, notes = gather.gather(runs, chosen.mix)
+    across = gather.tables(rows)
+    summary = "".join(map(matrix.markdown, across)) + gather.markdown(rows, notes)
+    (chosen.folder / "summary.md").write_text(summary, encoding="utf-8")
     (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
     if not (chosen.folder / "results.json").exists():  # else it is a run, which has a page of its own
         page = summary_page(chosen.folder, runs, rows, notes)
         (chosen.folder / "report.html").write_text(page, encoding="utf-8")
-    console().print(*filter(None, [matrix.table(rows), gather.table(rows, notes)]), sep="\n")
+    console().print(*filter(None, [*map(matrix.table, across), gather.table(rows, notes)]), sep="\n")
     return 0
 
 

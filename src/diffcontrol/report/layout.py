@@ -1,9 +1,11 @@
 """The table of one run: rows gold, unguided, then the methods; the same cells for the terminal and for markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +18,11 @@ SCORES = ("strict", "released")
 NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
 
 
+WIDTH = 120  # of tables in a terminal, at most
+LABEL = 30  # of a label's column, at most
+GAP = 2  # between columns
+
+
 class Cell(NamedTuple):
     """A number as text, and what is uncertain about it."""
 
@@ -24,6 +31,9 @@ class Cell(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.number} {self.interval}".strip()
+
+
+Sections = Iterable[Iterable[tuple[Sequence[str], Sequence[Cell]]]]
 
 
 class Column(NamedTuple):
@@ -75,10 +85,12 @@ def columns(results: Mapping) -> list[Column]:
             said = NAMES.get(score, score)
             shown = said if len(results["tasks"]) == 1 else f"{task} {said}"  # one task stands in the title
             found.append(Column(f"{shown} %", ("success", task, score), 1, 100.0))
+    second = any("perplexity_5gram" in method.get("fluency", {}) for method in results["methods"].values())
     judged = any("grammatical" in method.get("fluency", {}) for method in results["methods"].values())
     return [
         *found,
         Column("perplexity", ("fluency", "perplexity")),
+        *([Column("5-gram perplexity", ("fluency", "perplexity_5gram"))] if second else []),
         *([Column("grammatical %", ("fluency", "grammatical"), 1, 100.0)] if judged else []),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
@@ -142,6 +154,12 @@ def notes(results: Mapping) -> list[str]:
         if "nll" in difference:
             parts.append(f"NLL {_signed(cell(difference['nll']))}")
         lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
+    fluency = {
+        name: tuple(look_up(found, ("fluency", key, "mean")) for key in ("perplexity", "perplexity_5gram"))
+        for name, found in results["methods"].items()
+    }
+    if said := ordered_differently(fluency):  # type: ignore[arg-type]
+        lines.append(said)
     return lines + ([published.SOURCE] if published_rows(results) else [])
 
 
@@ -156,9 +174,9 @@ def _signed(shown: Cell) -> str:
     return str(shown) if shown.number.startswith(("-", MISSING)) else f"+{shown}"
 
 
-def table(results: Mapping) -> Table:
-    """The run as a rich table; its caption says on what, and holds the notes."""
-    return grid(
+def table(results: Mapping) -> "Grid":
+    """The run for the terminal; beneath it is said on what it stands, and the notes."""
+    return Grid(
         "control: " + " + ".join(results["tasks"]),
         ["method"],
         [c.header for c in columns(results)],
@@ -167,32 +185,65 @@ def table(results: Mapping) -> Table:
     )
 
 
-def grid(
-    title: str,
-    labels: Sequence[str],
-    headers: Sequence[str],
-    sections: Iterable[Iterable[tuple[Sequence[str], Sequence[Cell]]]],
-    lines: Iterable[str],
-) -> Table:
-    """A rich table of label columns and number columns, intervals on a line of their own to save width."""
-    made = Table(
-        title=title,
-        caption=Text("\n".join(lines)),
-        caption_justify="left",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
-    for label in labels:
-        made.add_column(label, no_wrap=label == "method", overflow="fold")
-    for header in headers:
-        made.add_column(header, justify="right", overflow="fold")
-    for section in sections:
-        for names, cells in section:
-            made.add_row(*map(Text, names), *(Text.assemble(c.number, ("\n" + c.interval, "dim")) for c in cells))
-        made.add_section()
-    return made
+class Grid:
+    """Label columns and number columns for the terminal, intervals on a line of their own to save width. It is at most
+    `WIDTH` columns wide: number columns that do not fit go on in a further table, behind the same labels."""
+
+    def __init__(self, title: str, labels: Sequence[str], headers: Sequence[str], sections: Sections,
+                 lines: Iterable[str]):  # fmt: skip
+        self.title, self.labels, self.headers = title, labels, headers
+        self.sections = [list(section) for section in sections]
+        self.lines = list(lines)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        body = [row for section in self.sections for row in section]
+        names = [_width(header, (row[0][i] for row in body), LABEL) for i, header in enumerate(self.labels)]
+        widths = [_width(header, (part for row in body for part in row[1][i])) for i, header in enumerate(self.headers)]
+        room = min(WIDTH, options.max_width) - sum(width + GAP for width in names) - GAP
+        yield Text(self.title, "italic")
+        for part in _fitting(widths, room):
+            yield self._table(names, {i: widths[i] for i in part})
+        yield Text("\n".join(self.lines), "italic dim")
+
+    def _table(self, names: Sequence[int], numbers: Mapping[int, int]) -> Table:
+        made = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+        for label, width in zip(self.labels, names, strict=True):
+            made.add_column(label, width=width, overflow="fold")
+        for i, width in numbers.items():
+            made.add_column(self.headers[i], justify="right", width=width, overflow="fold")
+        for section in self.sections:
+            for texts, cells in section:
+                shown = [cells[i] for i in numbers]
+                made.add_row(*map(Text, texts), *(Text.assemble(c.number, ("\n" + c.interval, "dim")) for c in shown))
+            made.add_section()
+        return made
+
+
+def _width(header: str, texts: Iterable[str], most: int = WIDTH) -> int:
+    """Of a column: no word of its header is broken, and nothing in it, up to `most`."""
+    return min(most, max(map(len, [*header.split(), *texts, ""])))
+
+
+def _fitting(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Indices of columns in successive tables, as many in each as there is room for, at least one."""
+    parts: list[list[int]] = [[]]
+    for i, width in enumerate(widths):
+        if parts[-1] and sum(widths[j] + GAP for j in parts[-1]) + width + GAP > room:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
+
+
+def ordered_differently(fluency: Mapping[str, tuple[float | None, float | None]]) -> str:
+    """A sentence on methods that perplexity and the 5-gram model's order differently; empty if there are none.
+
+    fluency: method → (perplexity, 5-gram perplexity), None where a method has not been judged.
+    """
+    pairs = []
+    for (one, (a, b)), (other, (c, d)) in combinations(fluency.items(), 2):
+        if None not in (a, b, c, d) and (a - c) * (b - d) < 0:  # type: ignore[operator]
+            pairs.append(f"{one} and {other}")
+    return f"the two judges of fluency order differently: {'; '.join(pairs)}." if pairs else ""
 
 
 def markdown(results: Mapping) -> str:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.table import Table
-
 from diffcontrol.report.gather import Row, mean
-from diffcontrol.report.layout import Cell, grid, markdown_table, number
+from diffcontrol.report.layout import Cell, Grid, markdown_table, number
 
-CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over seeds."
+CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over runs."
 GRAMMATICAL = "g: share of texts that the data's grammar can write, in %."
 
 
@@ -42,10 +40,10 @@ def lay_out(rows: Sequence[Row]) -> tuple[list[str], list[tuple[list[str], list[
     return asked, [([name], [found[name].get(question, Cell()) for question in asked]) for name in methods]
 
 
-def table(rows: Sequence[Row]) -> Table | None:
+def table(rows: Sequence[Row]) -> Grid | None:
     """For the terminal; None where there is nothing to set side by side."""
     asked, body = lay_out(rows)
-    return grid("strict success at perplexity", ["method"], asked, [body], [caption(rows)]) if len(asked) > 1 else None
+    return Grid("strict success at perplexity", ["method"], asked, [body], [caption(rows)]) if len(asked) > 1 else None
 
 
 def markdown(rows: Sequence[Row]) -> str:

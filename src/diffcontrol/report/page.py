@@ -5,6 +5,7 @@ import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -63,15 +64,21 @@ def _facts(results: Mapping) -> dict[str, str]:
 def summary_page(folder: Path, runs: Sequence[tuple[Path, Mapping]], summary: Sequence[gather.Row],
                  remarks: Sequence[str]) -> str:  # fmt: skip
     """The page of all runs below a folder: the tables, and of each run its plot and a link to its own page."""
-    asked, across = matrix.lay_out(summary)
-    labels, headers, body = gather.lay_out(summary)
-    tables = [{"title": "All runs", "labels": labels, "headers": headers, "body": body,
-               "lines": gather.lines(summary, remarks)}]  # fmt: skip
-    if len(asked) > 1:
-        tables.insert(0, {"title": "Strict success at perplexity", "labels": ["method"], "headers": asked,
-                          "body": across, "lines": [matrix.caption(summary)]})  # fmt: skip
+    tables = [table for part in gather.tables(summary) for table in _tables(part)]
+    tables[-1]["lines"] = gather.lines(summary, remarks)
     shown = [_shown(folder, path.parent, results) for path, results in runs]
     return _PAGES.get_template("summary.html").render(title=f"all runs in {folder.name}", tables=tables, runs=shown)
+
+
+def _tables(rows: Sequence[gather.Row]) -> list[dict[str, Any]]:
+    """The tables of one kind of run: methods × tasks where there are several tasks, and every number."""
+    asked, across = matrix.lay_out(rows)
+    labels, headers, body = gather.lay_out(rows)
+    found = [{"title": rows[0].title or "All runs", "labels": labels, "headers": headers, "body": body, "lines": []}]
+    if len(asked) > 1:
+        found.insert(0, {"title": "Strict success at perplexity", "labels": ["method"], "headers": asked,
+                         "body": across, "lines": [matrix.caption(rows)]})  # fmt: skip
+    return found
 
 
 def _shown(folder: Path, run: Path, results: Mapping) -> dict[str, str]:
