@@ -7,18 +7,18 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from diffcontrol import report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
-from diffcontrol.logger import log_results
+from diffcontrol.logger import log_results, loggers
 from diffcontrol.method import Method
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -27,6 +27,8 @@ from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
 
 log = logging.getLogger(__name__)
+STARTED = datetime.now()  # one time for all runs of a sweep, which thereby are a group
+UNNAMED = ("task", "method", "logger", "paths", "trainer")  # overrides that no logged run is named by
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -119,7 +121,7 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     paths, wanted = cfg["paths"], cfg["targets"]
-    store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
+    store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _loggers(cfg, name, "train"))
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
     annotated = store.build(wanted.get("data", cfg["data"]))
@@ -192,15 +194,19 @@ def _label(source: Any) -> str:
     return source if isinstance(source, str) else "list"
 
 
-def _logger(cfg: Mapping[str, Any], name: str) -> Any:
-    return instantiate(cfg["logger"], name=name) if cfg.get("logger") else None
+def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
+    """The loggers of a training (job train) or of the whole run (evaluate)."""
+    kept = (o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in UNNAMED)
+    what = name if job == "train" else ",".join(cfg["method"])
+    title = " ".join(["+".join(cfg["task"]), what, *kept])[:128]  # W&B takes no more
+    return loggers(cfg.get("logger") or {}, cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
 
 
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples)
-    log_results(_logger(cfg, "results"), results, samples, folder)
+    log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder)
     console = report.console()
     console.print(report.table(results))
     console.print(f"Results saved to [bold]{folder}[/bold]", soft_wrap=True, highlight=False)
