@@ -382,7 +382,7 @@ NEUTRAL = [
     ("seed=7", "num_samples=9", "targets.n=3", "targets.seed=4", "targets.from=dev", "sampler.steps=7"),
     ("strength.scale=2", "strength.langevin.semantic_content=3", "strength.fudge.semantic_content=3", "sampler=ddpm"),
     ("decoding.temperature=0.7", "decoding.clamp=1", "chunk=3", "guidance=langevin_adagrad"),
-    ("guidance.lr=0.3", "logger=wandb"),
+    ("guidance.lr=0.3", "logger=[csv,wandb]", "model_seed=0"),
     ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=true", "~logger"),
     ("paths.store=/elsewhere", "paths.outputs=/elsewhere", "paths.pretrained=/elsewhere", "paths.e2e=/elsewhere"),
 ]
@@ -405,6 +405,7 @@ ALL = DIFFUSION | {CAUSAL, PREDICTOR, TEACHER}
     ("schedule.margin=2", DIFFUSION), ("lm.optim.steps=7", DIFFUSION), ("lm.window=0", DIFFUSION),
     ("lm.model_seed=9", DIFFUSION), ("encoder=noisy", {CLASSIFIER}), ("classifier_optim.lr=1", {CLASSIFIER}),
     ("predictor_optim.steps=3", {PREDICTOR}), ("judge.teacher.model_seed=8", {TEACHER}), ("lm.version=2", DIFFUSION),
+    ("model_seed=1", ALL - {TEACHER}),
 ])  # fmt: skip
 def test_what_bears_on_weights_retrains_that_and_no_more(store, overrides, expected):
     before, after = addresses(store), addresses(store, overrides)
@@ -415,6 +416,12 @@ def test_what_bears_on_weights_retrains_that_and_no_more(store, overrides, expec
 def test_the_judge_is_no_model_that_writes(store):
     found = addresses(store)
     assert found[TEACHER] not in {found[name] for name in ALL - {TEACHER}}
+
+
+@pytest.mark.parametrize("seed", [1, 2, -1])
+def test_no_training_of_the_methods_models_is_the_judge(store, seed):
+    found = addresses(store, f"model_seed={seed}")
+    assert found[TEACHER] == addresses(store)[TEACHER] not in {found[name] for name in ALL - {TEACHER}}
 
 
 def test_no_secrets_of_this_machine_stand_in_conf():

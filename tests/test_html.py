@@ -233,7 +233,7 @@ def test_a_score_in_part_is_said():
 
 def test_the_page_of_many_runs_links_to_each_runs_own(tmp_path):
     report.write(tmp_path / "a run", made_up(), lines())
-    lay(tmp_path / "old", made_up(("length",)))
+    lay(tmp_path / "old", made_up(("length",), settings={}))
     assert main([str(tmp_path)]) == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert set(page.links) == {"a%20run/report.html", "old/results.json"}

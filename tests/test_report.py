@@ -2,18 +2,19 @@ import copy
 import csv
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from diffcontrol import report
-from diffcontrol.logger import flatten, log_results
+from diffcontrol.logger import flatten, log_results, loggers
 from diffcontrol.metrics import interval
+from diffcontrol.refused import Refused
 from diffcontrol.report import gather, layout, matrix, published
 from diffcontrol.report.__main__ import main
 from diffcontrol.report.plot import points
@@ -384,17 +385,31 @@ def test_flatten_names_every_mean():
     assert not any("ci95" in name or "models" in name for name in flat)
 
 
-def configured(name: str, folder: Path):
-    config = OmegaConf.load(ROOT / "conf/logger" / f"{name}.yaml")
-    config.save_dir = str(folder / "logs")  # the only value that needs Hydra's runtime
-    return instantiate(config)
+CONFIG = {"lm": {"optim": {"lr": 0.01, "betas": [0.9, 0.99]}}, "seed": 3}
+SAID = {"name": "results", "title": "length fudge seed=3", "group": "sweep", "job": "evaluate"}
 
 
-def test_csv_logger_gets_the_metrics_and_no_logger_is_no_error(tmp_path):
-    log_results(None, made_up(), SAMPLES, tmp_path)
-    log_results(configured("csv", tmp_path), made_up(), SAMPLES, tmp_path)
+def configured(names: list[str], folder: Path) -> list:
+    nodes = {name: OmegaConf.load(ROOT / "conf/logger" / f"{name}.yaml") for name in names}
+    for node in nodes.values():
+        node.save_dir = str(folder / "logs")  # the only value that needs Hydra's runtime
+    return loggers(nodes, CONFIG, **SAID)
+
+
+def test_csv_logger_gets_config_and_metrics_and_no_logger_is_no_error(tmp_path):
+    log_results([], made_up(), SAMPLES, tmp_path)
+    log_results(configured(["csv"], tmp_path), made_up(), SAMPLES, tmp_path)
     (row,) = csv.DictReader((tmp_path / "logs/results/metrics.csv").open())
-    assert float(row["fudge/success/semantic_content/strict"]) == 0.931
+    assert float(row["fudge/success/semantic_content/strict"]) == float(row["strict"]) == 0.931
+    assert "lm/optim/lr: 0.01" in (tmp_path / "logs/results/hparams.yaml").read_text()
+
+
+def test_a_logger_without_its_package_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
+    with pytest.raises(Refused, match=r"logger=tensorboard: .* pip install 'diffcontrol\[tensorboard\]'"):
+        configured(["tensorboard"], tmp_path)
 
 
 def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
@@ -407,7 +422,7 @@ def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
 
     logger = Everything()
     report.write(tmp_path, made_up(), SAMPLES)
-    log_results(logger, made_up(), iter(SAMPLES), tmp_path)
+    log_results([logger], made_up(), SAMPLES, tmp_path)
     table = logger.calls["log_table"][1]
     row = dict(zip(table["columns"], table["data"][0], strict=True))
     assert (row["text"], row["score/semantic_content/strict"]) == ("a café", 1.0)
@@ -416,14 +431,44 @@ def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
     assert {"save", "finalize", "finish"} <= set(logger.calls)
 
 
+def records(run: Path) -> list:
+    """What an offline run wrote. Its file is a LevelDB log: after 7 bytes, blocks of 32 KiB, in which every piece of a
+    record has a header of checksum, length and type (1 whole, 2 first, 3 middle, 4 last)."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, found, whole = next(run.glob("run-*.wandb")).read_bytes(), 7, [], b""
+    while at + 7 <= len(data):
+        if 2**15 - at % 2**15 < 7:  # the rest of a block is too short for a header
+            at += 2**15 - at % 2**15
+            continue
+        _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):
+            found.append(wandb_internal_pb2.Record())
+            found[-1].ParseFromString(whole)
+            whole = b""
+    return found
+
+
 @pytest.mark.slow
-def test_wandb_offline(tmp_path, monkeypatch):
+def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     report.write(tmp_path, made_up(), SAMPLES)
-    log_results(configured("wandb", tmp_path), made_up(), SAMPLES, tmp_path)
+    log_results(configured(["csv", "wandb"], tmp_path), made_up(), SAMPLES, tmp_path)
     assert wandb.run is None  # ended, so the next logger begins a run of its own
+    assert (tmp_path / "logs/results/metrics.csv").exists()
     (run,) = (tmp_path / "logs/wandb").glob("offline-run-*")
     assert list(run.glob("files/media/images/tradeoff*.png"))
     assert list(run.glob("files/media/table/samples*.json"))
+    written = records(run)
+    (head,) = [record.run for record in written if record.WhichOneof("record_type") == "run"]
+    assert (head.display_name, head.run_group, head.job_type) == ("length fudge seed=3", "sweep", "evaluate")
+    config = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
+              for record in written for item in (*record.run.config.update, *record.config.update)}  # fmt: skip
+    assert config["lm/optim/lr"] == 0.01 and config["seed"] == 3
+    history = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
+               for record in written for item in record.history.item}  # fmt: skip
+    assert history["strict"] == history["fudge/success/semantic_content/strict"] == 0.931

@@ -7,11 +7,11 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from rich.text import Text
@@ -19,7 +19,7 @@ from rich.text import Text
 from diffcontrol import report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
-from diffcontrol.logger import log_results
+from diffcontrol.logger import log_results, loggers
 from diffcontrol.method import Method
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -28,7 +28,9 @@ from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
 
 log = logging.getLogger(__name__)
+STARTED = datetime.now()  # one time for all runs of a sweep, which thereby are a group
 STEPS_SHOWN = 10  # of a reverse process, in report.html
+UNNAMED = ("task", "method", "logger", "paths", "trainer")  # overrides that no logged run is named by
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -147,7 +149,7 @@ def store_of(cfg: Mapping[str, Any]) -> Store:
         Refused: there is no such folder of pretrained models.
     """
     paths = cfg["paths"]
-    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
+    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _loggers(cfg, name, "train"))
 
 
 def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,
@@ -212,15 +214,19 @@ def _label(source: Any) -> str:
     return source if isinstance(source, str) else "list"
 
 
-def _logger(cfg: Mapping[str, Any], name: str) -> Any:
-    return instantiate(cfg["logger"], name=name) if cfg.get("logger") else None
+def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
+    """The loggers of a training (job train) or of the whole run (evaluate)."""
+    kept = (o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in UNNAMED)
+    what = name if job == "train" else ",".join(cfg["method"])
+    title = " ".join(["+".join(cfg["task"]), what, *kept])[:128]  # W&B takes no more
+    return loggers(cfg.get("logger") or {}, cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
 
 
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list, denoising: list) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples, denoising)
-    log_results(_logger(cfg, "results"), results, samples, folder)
+    log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder)
     console = report.console()
     console.print(report.table(results), report.excerpt(results, samples), sep="\n")
     console.print("Results saved to", Text(str(folder), "bold"), "(report.html to be read)", soft_wrap=True)

@@ -30,12 +30,12 @@ class Stopped(SystemExit):
 
 
 def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str, Any],
-        logger: Callable[[str], Any] | None = None) -> dict[str, Any]:  # fmt: skip
+        logger: Callable[[str], list[Any] | None] | None = None) -> dict[str, Any]:  # fmt: skip
     """Trains the module to its last step, from the draft's checkpoint if it has one. Returns the conditions under which
     it did: precision, device, threads and whether it was compiled.
 
     trainer_options: those of a Lightning Trainer, of which `precision` may be auto, and `compile` (auto, true, false);
-    logger: name of a training → Lightning logger (or None).
+    logger: name of a training → Lightning loggers (or None).
 
     Raises:
         Stopped: SIGTERM or Ctrl-C came before the last step.
@@ -45,16 +45,16 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
     done = checkpoints.steps_done(checkpoint, module, name)
     conditions = _conditions(module, draft, name, options, own.steps - done, device)
     options.pop("compile", None)
-    run_logger = logger(name) if logger else None
+    run_loggers = logger(name) if logger else None
     mean = averaging(own.ema) if own.ema else None
     bar = Bar(name) if options.get("enable_progress_bar", True) else None
     trainer = instantiate(
         {"_target_": "pytorch_lightning.Trainer", **options, "precision": conditions["precision"]},
         max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
-        logger=run_logger or False,
+        logger=run_loggers or False,
         callbacks=[each for each in (checkpoints.Saves(draft), bar, mean) if each],
         plugins=[checkpoints.CheckpointFiles(), *options.get("plugins", [])],
-        enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=50,
+        enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=max(1, min(50, own.steps // 20)),
     )  # fmt: skip
     if done:
         log.info("%s: resuming at step %d of %d", name, done, own.steps)
@@ -73,8 +73,8 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
         raise stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT) from None
     finally:
         speed.compiled(networks, False)  # writing is not training, and is to be the same for a model that was loaded
-    if run_logger:
-        close(run_logger)
+    for each in run_loggers or ():
+        close(each)
     if mean:  # Lightning leaves this out where the checkpoint is of the last step
         mean.on_train_end(trainer, module)
     return conditions

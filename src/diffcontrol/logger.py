@@ -1,25 +1,82 @@
-"""Hands final results to a Lightning logger: each gets what it has a method for, so a new logger needs no branch."""
+"""Lightning loggers: built for each training and for the evaluation, and handed the final results.
 
-from collections.abc import Iterable, Mapping
+Each gets what it has a method for, so a new logger needs no branch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from diffcontrol.refused import Refused
+from diffcontrol.report.layout import REFERENCES
+
 ROWS = 1000  # of the sample table: enough to read; samples.jsonl holds all
 
 
-def log_results(logger: Any, results: Mapping, samples: Iterable[Mapping], folder: Path) -> None:
-    """Metrics to every logger; the sample table and the plot to those that take tables and images; then closes it."""
-    if not logger:
-        return
-    logger.log_metrics(flatten(results["methods"]))
-    if hasattr(logger, "log_table"):
-        columns, rows = sample_table(islice(samples, ROWS))
-        logger.log_table("samples", columns=columns, data=rows)
+def loggers(nodes: Mapping[str, Mapping], config: Mapping, **said: str) -> list[Any]:
+    """The loggers of one training or evaluation, each of which knows the configuration as flat keys.
+
+    nodes: logger → its config node; a value `<name>` in it is filled in with what is `said` of that name.
+
+    Raises:
+        Refused: a logger's package is not installed.
+    """
+    made = []
+    for key, node in nodes.items():
+        filled = {k: said.get(v[1:-1], v) if isinstance(v, str) and v[:1] == "<" else v for k, v in node.items()}
+        try:
+            logger = instantiate(filled)
+        except InstantiationException as error:
+            if isinstance(error.__cause__, ModuleNotFoundError):
+                raise Refused(f"logger={key}: its package is not installed; pip install 'diffcontrol[{key}]'") from None
+            raise
+        logger.log_hyperparams(flat(config))
+        made.append(logger)
+    return made
+
+
+def flat(config: Mapping) -> dict[str, Any]:
+    """`lm/optim/lr` → value; lists as text. W&B advises against dots in such names."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}/{name}": leaf for name, leaf in flat(value).items()}
+        else:
+            found[str(key)] = str(value) if isinstance(value, list | tuple) else value
+    return found
+
+
+def log_results(loggers: Iterable[Any], results: Mapping, samples: Sequence[Mapping], folder: Path) -> None:
+    """Metrics to every logger; the sample table and the plot to those that take tables and images; then closes them.
+
+    Beside every method's numbers stand those of the first that is no reference, by one name in all runs (`strict`,
+    `perplexity`), so that a panel over a sweep can compare them.
+    """
     plot = Path(folder) / "tradeoff.png"
-    if hasattr(logger, "log_image") and plot.exists():
-        logger.log_image("tradeoff", images=[str(plot)])
-    close(logger)
+    for logger in loggers:
+        logger.log_metrics({**flatten(results["methods"]), **headline(results)})
+        if hasattr(logger, "log_table"):
+            columns, rows = sample_table(islice(samples, ROWS))
+            logger.log_table("samples", columns=columns, data=rows)
+        if hasattr(logger, "log_image") and plot.exists():
+            logger.log_image("tradeoff", images=[str(plot)])
+        close(logger)
+
+
+def headline(results: Mapping) -> dict[str, float]:
+    """Mean strict success over tasks, and fluency, of the first method that is no reference."""
+    names = list(results["methods"])
+    method = results["methods"][next((name for name in names if name not in REFERENCES), names[0])]
+    strict = [method["success"][task]["strict"]["mean"] for task in results["tasks"]]
+    fluency = flatten(method.get("fluency", {}))
+    return {
+        "strict": sum(strict) / len(strict),
+        **{k: fluency[k] for k in ("perplexity", "grammatical") if k in fluency},
+    }
 
 
 def close(logger: Any) -> None:

@@ -10,12 +10,13 @@ from diffcontrol.refused import Refused
 
 
 def register() -> None:
-    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}` and
-    `${shipped:}` known to OmegaConf; calling it again changes nothing."""
+    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}`,
+    `${own_model_seed:3}` and `${shipped:}` known to OmegaConf; calling it again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
         "per_task": per_task,
         "strengths": strengths,
+        "own_model_seed": own_model_seed,
         "shipped": shipped,
     }
     for name, resolver in resolvers.items():
@@ -78,6 +79,19 @@ def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, fl
     """task → strength, as `strength.<group>` says; `default` for tasks that it does not name. So a new task needs no
     number, and a new guidance no edit of a task."""
     return {"default": default} | _plain((_root_.get("strength") or {}).get(group) or {})
+
+
+def own_model_seed(own: int, *, _root_: DictConfig) -> int:
+    """A recipe's own seed, moved by the run's `model_seed` so far that it is never another recipe's: a causal LM with
+    the seed of the teacher would be the teacher.
+
+    Raises:
+        Refused: the run's `model_seed` is no whole number.
+    """
+    chosen = _root_.get("model_seed", 0)
+    if not isinstance(chosen, int) or isinstance(chosen, bool):
+        raise Refused(f"model_seed={chosen}: a whole number is needed")
+    return own + 100 * chosen
 
 
 def _plain(node: Any) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def trained_as(results: Mapping) -> str:
     """What the command line said of models' seeds, as `1` or `lm.model_seed=1`; empty if nothing."""
     said = {name: value for name, value in (results.get("settings") or {}).items() if _is_model_seed(name)}
     if set(said) == {"model_seed"}:
-        return str(said["model_seed"])
+        return "" if said["model_seed"] == "0" else str(said["model_seed"])  # 0 is the default
     return ", ".join(f"{name}={value}" for name, value in sorted(said.items()))
 
 

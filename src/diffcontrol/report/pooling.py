@@ -36,7 +36,7 @@ def read(results: Path) -> Samples:
 @lru_cache(maxsize=256)
 def _read(path: Path, _changed: int) -> Samples:
     found = Samples()
-    targets: dict[str, Any] = {}
+    targets: dict[str, None] = {}
     with path.open(encoding="utf-8") as file:
         for line in filter(str.strip, file):
             sample = json.loads(line)

@@ -30,11 +30,11 @@ class Store:
     """Trains what is missing, loads what is there.
 
     root: folder of models; pretrained: a second, read-only one (or hf://owner/name), searched first; trainer: options
-    of a Lightning Trainer, as `fitting.fit` takes them; logger: name of a training → Lightning logger (or None).
+    of a Lightning Trainer, as `fitting.fit` takes them; logger: name of a training → Lightning loggers (or None).
     """
 
     def __init__(self, root: str | Path, pretrained: str | Path | None = None, trainer: Mapping[str, Any] | None = None,
-                 logger: Callable[[str], Any] | None = None):  # fmt: skip
+                 logger: Callable[[str], list[Any] | None] | None = None):  # fmt: skip
         self.root = Path(root).absolute()
         self.roots = [_pretrained(pretrained), self.root] if pretrained else [self.root]
         self.trainer, self.logger = dict(trainer or {}), logger
