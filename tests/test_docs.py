@@ -116,14 +116,14 @@ def test_a_pages_command_composes_and_its_arguments_bind(there, command):
 def test_a_pages_command_runs(there, command, monkeypatch):
     handlers = logging.root.handlers[:]
     where = [f"paths.store={there / 'store'}", f"paths.outputs={there / 'outputs'}", "trainer.accelerator=cpu"]
-    before = set(there.glob("outputs/*/*/results.json"))
+    before = set(there.glob("outputs/*/*/**/results.json"))
     monkeypatch.setattr(sys, "argv", [*shlex.split(command)[1:], *tiny(command), *where,
                                       "--config-path", str(CONF)])  # fmt: skip
     try:
         main()
     finally:
         logging.root.handlers[:] = handlers
-    assert len(set(there.glob("outputs/*/*/results.json")) - before) == 1
+    assert len(set(there.glob("outputs/*/*/**/results.json")) - before) == 1
 
 
 @pytest.mark.slow

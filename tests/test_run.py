@@ -46,7 +46,7 @@ def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess:
 
 def newest(folder: Path) -> Path:
     """The run's own folder."""
-    return max(folder.glob("outputs/*/*/results.json"), key=lambda path: path.stat().st_mtime_ns).parent
+    return max(folder.glob("outputs/*/runs/*/results.json"), key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def results(folder: Path) -> dict:
@@ -285,7 +285,7 @@ def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
     wait_for(lambda: "writing: guided_diffusion" in (tmp_path / "stdout").read_text(), process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not list(tmp_path.glob("outputs/*/*/results.json"))  # no half results
+    assert not list(tmp_path.glob("outputs/*/runs/*/results.json"))  # no half results
     done = run(tmp_path, store)
     assert done.returncode == 0, done.stderr
     assert results(newest(tmp_path))["trained"] == []

@@ -147,5 +147,5 @@ def _hydra() -> Iterator[ConfigLoader]:
     finally:
         GlobalHydra.set_instance(application)
         application.hydra = running
-        if running and base:
+        if running and base is not None:
             VersionBase.instance().setbase(base)

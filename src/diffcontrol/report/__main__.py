@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table and writes report.html, summary.md and summary.csv into the folder; 1 if there is nothing to
     show."""
     parser = argparse.ArgumentParser(prog="python -m diffcontrol.report", description=__doc__)
-    parser.add_argument("folder", type=Path, help="where runs lie, at any depth (outputs, multirun)")
+    parser.add_argument("folder", type=Path, help="where runs lie, at any depth (outputs, or a sweep below it)")
     parser.add_argument("--csv", type=Path, help="write the numbers here instead of FOLDER/summary.csv")
     parser.add_argument("--mix", action="store_true",
                         help="one table of runs of different targets, experiments and commits")  # fmt: skip

@@ -1,0 +1,72 @@
+"""Many runs: where they lie, the launchers and sweepers of the extras, and one store for runs at the same time."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.composing import CONF, raw
+
+EXTRAS = {  # extra → its plugin, and what chooses it
+    "joblib": ("hydra_joblib_launcher", ["hydra/launcher=joblib"]),
+    "submitit": ("hydra_submitit_launcher", ["hydra/launcher=submitit_slurm"]),
+    "optuna": ("hydra_optuna_sweeper", ["hparams_search=optuna"]),
+}
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def there(extra: str) -> bool:
+    return bool(find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{EXTRAS[extra][0]}"))
+
+
+def need(extra: str) -> None:
+    if not there(extra):
+        pytest.skip(f"pip install 'diffcontrol[{extra}]'")
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_composes(extra):
+    need(extra)
+    hydra = raw(*EXTRAS[extra][1]).hydra
+    assert EXTRAS[extra][0] in hydra.launcher._target_ + hydra.sweeper._target_
+
+
+def test_a_search_looks_for_the_highest_success_on_dev_targets():
+    need("optuna")
+    cfg = raw("hparams_search=optuna")
+    assert cfg.hydra.sweeper.direction == "maximize" and cfg.targets["from"] == "dev"
+    assert set(cfg.hydra.sweeper.params) == {"strength.scale", "sampler.steps"}
+
+
+def test_runs_and_sweeps_lie_apart_and_no_two_share_a_folder():
+    one, other = raw("task=[length,attribute]"), raw("task=[length,attribute]")
+    for cfg in (one, other):
+        cfg.hydra.job.num = 3
+    assert Path(one.hydra.run.dir).parent == Path("outputs/length+attribute/runs")
+    assert Path(one.hydra.sweep.dir).parent == Path("outputs/length+attribute/sweeps") and one.hydra.sweep.subdir == "3"
+    assert one.hydra.run.dir != other.hydra.run.dir and one.hydra.sweep.dir != other.hydra.sweep.dir
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", id="joblib")])
+def test_the_runs_of_a_sweep_share_a_store_and_end_in_one_report(tmp_path, launcher):
+    if launcher in EXTRAS:
+        need(launcher)
+    command = [sys.executable, "run.py", "-m", "experiment=tiny", "seed=1,2", "method=[guided_diffusion]",
+               f"hydra/launcher={launcher}", f"paths.store={tmp_path / 'store'}",
+               f"paths.outputs={tmp_path / 'outputs'}", "trainer.accelerator=cpu"]  # fmt: skip
+    done = subprocess.run(command, cwd=CONF.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    runs = sorted(tmp_path.glob("outputs/semantic_content/sweeps/*/*/results.json"))
+    assert [path.parent.name for path in runs] == ["0", "1"]
+    found = [json.loads(path.read_text()) for path in runs]
+    assert [run["seed"] for run in found] == [1, 2]
+    trained = [name for run in found for name in run["trained"]]
+    there = {path.name for path in (tmp_path / "store").iterdir() if path.name != ".drafts"}
+    assert len(trained) == len(set(trained)) and set(trained) == there  # each model once, by one of the two
+    (summary,) = tmp_path.glob("outputs/semantic_content/sweeps/*/summary.md")
+    assert "guided_diffusion" in summary.read_text() and str(tmp_path) in done.stdout
