@@ -15,13 +15,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from diffcontrol import report
+from diffcontrol import offers, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
 from diffcontrol.method import Method
 from diffcontrol.refused import Refused
-from diffcontrol.requests import choose, sources
+from diffcontrol.requests import SPLIT_OF, choose, sources
 from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
 
@@ -121,6 +121,8 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
     annotated = store.build(wanted.get("data", cfg["data"]))
+    if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
+        offers.check(tasks, annotated, SPLIT_OF[wanted["from"]])
     requests = choose(tasks, annotated, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
     methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
     # The judges come before the methods are built: a missing parser is found before anything is trained.

@@ -4,22 +4,33 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from diffcontrol.refused import Refused
 
+OPEN = ("columns", "fields", "forms", "labels", "rename")  # of data=table
+
 
 def register() -> None:
-    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}` and
-    `${shipped:}` known to OmegaConf; calling it again changes nothing."""
+    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}`,
+    `${limited:texts,split}` and `${shipped:}` known to OmegaConf, and `open_table` to Hydra; calling it
+    again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
         "per_task": per_task,
         "strengths": strengths,
         "shipped": shipped,
+        "limited": limited,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
+    # A config that says nothing but that these dictionaries take keys which no file names: data.labels.tone=tone
+    ConfigStore.instance().store("open_table", {key: _open() for key in OPEN})
+
+
+def _open() -> DictConfig:
+    return OmegaConf.create({}, flags={"struct": False})
 
 
 def task_names(*, _root_: DictConfig) -> str:
@@ -72,6 +83,12 @@ def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[
         if key not in base:
             raise Refused(f"{where}.{key}: the template has no {key}, only {', '.join(k for k in base if k[0] != '_')}")
     return own
+
+
+def limited(texts: int, split: str, *, _root_: DictConfig) -> int:
+    """`texts`, or `limit.<split>` where that is less."""
+    limit = (_root_.get("limit") or {}).get(split)
+    return texts if limit is None else min(texts, limit)
 
 
 def shipped() -> str | None:

@@ -106,6 +106,12 @@ class Corpus(Content):
         return self  # weight averaging copies models; the data they read need not be
 
 
+def spaced(items: Sequence[T], most: int | None) -> list[T]:
+    """At most `most` of the items, evenly spaced and in their order; all where it is None."""
+    count = len(items) if most is None else min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def content_digest(examples: Iterable[Example], *more: Any) -> str:
     """Hash of examples, the order of their fields included, and of whatever else (JSON-able) is content.
 
