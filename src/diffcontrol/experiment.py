@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from diffcontrol import offers, report
+from diffcontrol import allowed, fitting, offers, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, differences, evaluate, quality
 from diffcontrol.logger import log_results
@@ -37,6 +37,12 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     ".*TreeCRF.* does not define `arg_constraints`",
     "`isinstance.treespec, LeafSpec.` is deprecated",
 )
+
+
+VALUES = {
+    "num_samples": allowed.whole(1), "seed": allowed.whole(), "targets.n": allowed.optional(allowed.whole(1)),
+    "targets.seed": allowed.whole(), "chunk": allowed.whole(1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         found: BaseException | None = error
         while found and not isinstance(found, Refused):
             found = found.__context__
-        raise found or error from None
+        raise found or Refused(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from None
 
 
 def compare(cfg: dict[str, Any]) -> float:
@@ -117,6 +123,7 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     paths, wanted = cfg["paths"], cfg["targets"]
+    _check_values(cfg)
     store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
@@ -128,6 +135,19 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     # The judges come before the methods are built: a missing parser is found before anything is trained.
     judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
     return Prepared(store, tasks, corpus, requests, judges, methods)
+
+
+def _check_values(cfg: dict[str, Any]) -> None:
+    """Everything that can be told of the numbers themselves, before any of them is used."""
+    if not cfg["task"]:
+        raise Refused("task=[]: at least one task is needed")
+    for name, rule in VALUES.items():
+        value: Any = cfg
+        for key in name.split("."):
+            value = value[key]
+        rule.check(name, value)
+    fitting.check(cfg["trainer"])
+    allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
 
 
 def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, whole
 from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
 
@@ -66,6 +67,8 @@ class Lazy(Mapping[str, T]):
 
 class Corpus(Content):
     """Base of the data sets. `length` is the number of positions of a text, START and END included."""
+
+    allowed: ClassVar[Rules] = {"length": whole(3)}  # START, a word, END
 
     length: int
     #: field → value → the ways in which a text may mention it, words joined by spaces; a value that is not listed

@@ -14,8 +14,9 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffcontrol.allowed import CHARACTER, Rules, number, one_of, optional, whole
 from diffcontrol.data import meaning
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest, spaced
 from diffcontrol.data.meaning import Columns, annotate, spelled
@@ -59,6 +60,11 @@ class Table(Corpus):
 
     # The digest is of the examples, so it holds what these lead to.
     location_arguments = ("folder", "urls", "file", "shares", "split_seed", "text", "labels", "fields", "limit")
+
+    allowed: ClassVar[Rules] = {
+        "delimiter": CHARACTER, "malformed": one_of("error", "skip"), "shares.*": number(above=0, below=1),
+        "split_seed": whole(), "more_than": whole(0), "limit.*": optional(whole(1)),
+    }  # fmt: skip
 
     def __init__(
         self,
