@@ -127,6 +127,7 @@ def prepare(cfg: dict[str, Any]) -> Prepared:
     store = Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _logger(cfg, name))
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
+    _ = corpus.vocabulary  # which a data set may refuse to make
     annotated = store.build(wanted.get("data", cfg["data"]))
     if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
         offers.check(tasks, annotated, SPLIT_OF[wanted["from"]])

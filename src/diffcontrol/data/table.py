@@ -194,6 +194,8 @@ class Table(Corpus):
     def _read(self, split: str) -> list[Example]:
         (_, header), *rows = list(records(self.paths[split], self.delimiter)) or [(1, [])]
         self._check(split, header)
+        if not rows:
+            raise Refused(f"{self._name(split)} has no text below its header")
         examples: list[Example] = []
         faults: list[tuple[int, str]] = []
         for (line, cells), row in zip(rows, self._annotated(split, header).to_list(), strict=True):
