@@ -32,7 +32,7 @@ class Attribute(ControlTask):
     def labels(self) -> Labels:
         found = Labels(self.corpus.splits["train"])
         if not found:
-            raise Refused("attribute: the data have no labels; say data.columns.labels={label: column}")
+            raise Refused("attribute: the data have no labels; say data.labels.<label>=<column> (data=table)")
         if self.label not in (None, *found.values):
             known = ", ".join(found.values)
             raise Refused(f"attribute: task.attribute.label={self.label} is no label of the data; known are {known}")

@@ -16,14 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from rich.text import Text
 
-from diffcontrol import report
+from diffcontrol import allowed, fitting, offers, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.logger import log_results, loggers
 from diffcontrol.method import Method
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
-from diffcontrol.requests import choose, sources
+from diffcontrol.requests import SPLIT_OF, choose, sources
 from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
 
@@ -42,6 +42,12 @@ NOISE = (  # what Lightning and transformers say of things that are meant
     ".*TreeCRF.* does not define `arg_constraints`",
     "`isinstance.treespec, LeafSpec.` is deprecated",
 )
+
+
+VALUES = {
+    "num_samples": allowed.whole(1), "seed": allowed.whole(), "targets.n": allowed.optional(allowed.whole(1)),
+    "targets.seed": allowed.whole(), "chunk": allowed.whole(1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         found: BaseException | None = error
         while found and not isinstance(found, Refused):
             found = found.__context__
-        raise found or error from None
+        raise found or Refused(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from None
 
 
 def compare(cfg: dict[str, Any]) -> float:
@@ -131,10 +137,14 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     """
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
+    _check_values(cfg)
     wanted, store = cfg["targets"], store or store_of(cfg)
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
+    _ = corpus.vocabulary  # which a data set may refuse to make
     annotated = store.build(wanted.get("data", cfg["data"]))
+    if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
+        offers.check(tasks, annotated, SPLIT_OF[wanted["from"]])
     requests = choose(tasks, annotated, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
     methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
     # The judges come before the methods are built: a missing parser is found before anything is trained.
@@ -150,6 +160,19 @@ def store_of(cfg: Mapping[str, Any]) -> Store:
     """
     paths = cfg["paths"]
     return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _loggers(cfg, name, "train"))
+
+
+def _check_values(cfg: dict[str, Any]) -> None:
+    """Everything that can be told of the numbers themselves, before any of them is used."""
+    if not cfg["task"]:
+        raise Refused("task=[]: at least one task is needed")
+    for name, rule in VALUES.items():
+        value: Any = cfg
+        for key in name.split("."):
+            value = value[key]
+        rule.check(name, value)
+    fitting.check(cfg["trainer"])
+    allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
 
 
 def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,

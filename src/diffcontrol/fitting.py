@@ -15,11 +15,30 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from diffcontrol import checkpoints, speed
 from diffcontrol.drafts import read_json, write_json
 from diffcontrol.logger import close
+from diffcontrol.refused import Refused
 from diffcontrol.training import Trainable, averaging
 
 log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"
 COMPARED = ("precision", "device", "threads")  # conditions that change weights a little
+
+
+OWN = {  # options of a Trainer that are not the user's, and what says the same
+    "max_steps": "optim.steps of a model", "max_epochs": "optim.steps of a model", "callbacks": "nothing",
+    "gradient_clip_val": "optim.clip of a model", "logger": "logger=<option>", "enable_model_summary": "nothing",
+    "use_distributed_sampler": "nothing", "log_every_n_steps": "nothing",
+}  # fmt: skip
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        Refused: an option of the Trainer has no effect here, or `compile` a value that is not allowed.
+    """
+    for name in options:
+        if name in OWN:
+            raise Refused(f"trainer.{name}={options[name]}: it would have no effect; {OWN[name]} decides about that")
+    speed.check_compile(options.get("compile", "auto"))
 
 
 class Stopped(SystemExit):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from hydra.utils import get_object
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
+from diffcontrol.allowed import FLAG, Rules, number, whole
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
@@ -21,6 +22,14 @@ Progress = Callable[[float], None]  # told the share of a chunk that is written
 class Method(ABC):
     """Writes `n` texts for every request. All requests × samples form one stream cut into fixed chunks, each with
     its own seed, so that results do not depend on how chunks are shared out."""
+
+    #: which values its arguments, those of a config node, may have (`diffcontrol.allowed`)
+    allowed: ClassVar[Rules] = {
+        "chunk": whole(1), "seed": whole(), "scale": number(0), "strength.*": number(), "clean": FLAG, "twist": FLAG,
+        "temperature": number(above=0), "pre_top_k": whole(0), "post_top_k": whole(0), "top_k": whole(0),
+        "k": whole(1), "beams": whole(1), "particles": whole(1), "threshold": number(0, 1), "weight": number(0),
+        "step": number(0), "updates": whole(0), "kl": number(0), "fusion": number(0, 1), "share": number(0, 1),
+    }  # fmt: skip
 
     def __init__(self, chunk: int, seed: int):
         self.chunk, self.seed = chunk, seed

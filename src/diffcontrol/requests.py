@@ -4,6 +4,7 @@ import json
 import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     """
     if on_invalid not in ON_INVALID:
         raise Refused(f"targets.on_invalid={on_invalid}: it is one of {', '.join(ON_INVALID)}")
+    if not isinstance(source, str | list | tuple):
+        raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
     if not isinstance(source, str):
         given = ((f"targets.from, entry {i}", target) for i, target in enumerate(source, 1))
         found = _given(tasks, given, on_invalid)
@@ -60,16 +63,31 @@ def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: 
     return found
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Where it stands and what it says, of every line of JSON."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
+@dataclass(frozen=True)
+class Line:
+    """A line of JSON that is not read yet."""
+
+    text: str
+
+    def read(self, where: str) -> Any:
         try:
-            yield where, json.loads(line)
+            return json.loads(self.text)
         except json.JSONDecodeError as error:
-            raise Refused(f"{where}: {line[:60]!r} is not JSON ({error.msg})") from error
+            raise Refused(f"{where}: {self.text[:60]!r} is not JSON ({error.msg})") from error
+        except RecursionError as error:
+            raise Refused(f"{where}: {self.text[:60]!r}… is nested too deep to be a target") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Line]]:
+    """Where it stands, and what stands there, of every line that is not empty. Lines end at \\n alone, as JSON may hold
+    other line separators."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refused(f"targets.from={path}: the file is not in UTF-8 ({error})") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", Line(line)
 
 
 def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], on_invalid: str) -> list[Request]:
@@ -77,7 +95,8 @@ def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], o
     skipped: list[Refused] = []
     for where, target in given:
         try:
-            found.append(_request(tasks, target, where))
+            read = target.read(where) if isinstance(target, Line) else target
+            found.append(_request(tasks, read, where))
         except Refused as refused:
             if on_invalid == "error":
                 raise

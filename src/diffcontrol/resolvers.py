@@ -3,24 +3,35 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from diffcontrol.places import shipped
 from diffcontrol.refused import Refused
 
+OPEN = ("columns", "fields", "forms", "labels", "rename")  # of data=table
+
 
 def register() -> None:
     """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}`,
-    `${own_model_seed:3}` and `${shipped:}` known to OmegaConf; calling it again changes nothing."""
+    `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf, and `open_table` to Hydra;
+    calling it again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
         "per_task": per_task,
         "strengths": strengths,
         "own_model_seed": own_model_seed,
         "shipped": shipped,
+        "limited": limited,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, use_cache=False, replace=True)
+    # A config that says nothing but that these dictionaries take keys which no file names: data.labels.tone=tone
+    ConfigStore.instance().store("open_table", {key: _open() for key in OPEN})
+
+
+def _open() -> DictConfig:
+    return OmegaConf.create({}, flags={"struct": False})
 
 
 def task_names(*, _root_: DictConfig) -> str:
@@ -75,9 +86,20 @@ def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[
     return own
 
 
+def limited(texts: int, split: str, *, _root_: DictConfig) -> int:
+    """`texts`, or `limit.<split>` where that is less."""
+    limit = (_root_.get("limit") or {}).get(split)
+    return texts if limit is None else min(texts, limit)
+
+
 def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:
     """task → strength, as `strength.<group>` says; `default` for tasks that it does not name. So a new task needs no
     number, and a new guidance no edit of a task."""
+    if not isinstance(_root_.get("strength"), DictConfig | None):
+        raise Refused(f"strength={_root_.strength}: say which one, e.g. strength.{group}.<task>=<number>")
+    given = (_root_.get("strength") or {}).get(group)
+    if not isinstance(given, DictConfig | None):
+        raise Refused(f"strength.{group}={given}: say of which task, e.g. strength.{group}.<task>=<number>")
     return {"default": default} | _plain((_root_.get("strength") or {}).get(group) or {})
 
 

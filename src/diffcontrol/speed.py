@@ -89,14 +89,22 @@ def trial_copy(module: Trainable) -> Trainable:
     return trial.train_alone()
 
 
+def check_compile(wanted: Any) -> None:
+    """
+    Raises:
+        Refused: `trainer.compile` is none of auto, true and false.
+    """
+    if wanted not in ("auto", True, False):
+        raise Refused(f"trainer.compile={wanted}: write auto, true or false")
+
+
 def compiling(wanted: Any, steps: int, device: torch.device) -> tuple[bool, str]:
     """Whether to compile the networks of a training with so many steps, and why.
 
     Raises:
         Refused: `trainer.compile` is none of auto, true and false, or there is no compiler.
     """
-    if wanted not in ("auto", True, False):
-        raise Refused(f"trainer.compile={wanted}: write auto, true or false")
+    check_compile(wanted)
     if wanted is False or (wanted == "auto" and steps <= LONG):
         return False, "as asked for" if wanted is False else f"it pays over more than {LONG} steps"
     if not has_compiler(device):

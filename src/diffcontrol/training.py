@@ -1,9 +1,8 @@
 """What all trained models share: batches and noise that are functions of (model seed, step), optimiser, averaging."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import pytorch_lightning as pl
 import torch
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from diffcontrol.allowed import Allowed, Rules, number, one_of, whole
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.muon import Muon
 from diffcontrol.refused import Refused
@@ -40,23 +40,16 @@ class Optim:
     ema: float = 0.0
     checkpoint: int = 200
 
-    def __post_init__(self) -> None:
-        if self.decay not in ("cosine", "linear"):
-            raise Refused(f"optim.decay={self.decay!r}: allowed are cosine, linear")
-        for name in ("steps", "batch_size", "checkpoint"):
-            self._allow(name, "a whole number from 1", lambda value: isinstance(value, int) and value >= 1)
-        self._allow("lr", "a number above 0", lambda value: value > 0)
-        for name in ("muon", "warmup", "weight_decay", "clip"):
-            self._allow(name, "a number from 0", lambda value: value >= 0)
-        self._allow("ema", "a number from 0 to below 1", lambda value: 0 <= value < 1)
-        pair = not isinstance(self.betas, str | float | int) and len(self.betas) == 2
-        if not pair or not all(_number(beta) and 0 <= beta < 1 for beta in self.betas):
-            raise Refused(f"optim.betas={self.betas!r}: allowed are two numbers from 0 to below 1")
+    allowed: ClassVar[Rules] = {
+        "steps": whole(1), "batch_size": whole(1), "checkpoint": whole(1), "lr": number(above=0), "muon": number(0),
+        "warmup": number(0), "weight_decay": number(0), "clip": number(0), "ema": number(0, below=1),
+        "decay": one_of("cosine", "linear"),
+        "betas": Allowed("two numbers from 0 to below 1", lambda value: _two(value, number(0, below=1))),
+    }  # fmt: skip
 
-    def _allow(self, name: str, allowed: str, test: Callable[[Any], bool]) -> None:
-        value = getattr(self, name)
-        if not _number(value) or not test(value):
-            raise Refused(f"optim.{name}={value!r}: allowed is {allowed}")
+    def __post_init__(self) -> None:
+        for name, rule in self.allowed.items():
+            rule.check(f"optim.{name}", getattr(self, name))
 
     def factor(self, step: int) -> float:
         """Learning rate at `step` as a fraction of lr."""
@@ -66,9 +59,8 @@ class Optim:
         return rise * fall
 
 
-def _number(value: Any) -> bool:
-    """Whether a value is a finite number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _two(value: Any, rule: Allowed) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(map(rule.test, value))
 
 
 def seed_of(*parts: int) -> int:
@@ -131,6 +123,9 @@ class Steps(Sampler[list[int]]):
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(self.seed, which, turn)))
 
 
+SIZES = {"embedding": whole(1), "width": whole(1), "depth": whole(1), "heads": whole(1), "dropout": number(0, below=1)}
+
+
 class Together(Optimizer):
     """Optimisers, each of parameters of its own, as one: Lightning takes one step with one optimiser.
 
@@ -163,6 +158,12 @@ class Trainable(pl.LightningModule):
     A parent model (the language model of a classifier, say) is an argument too, kept frozen as an attribute
     of the same name; its weights are not stored again.
     """
+
+    allowed: ClassVar[Rules] = {
+        **{f"optim.{name}": rule for name, rule in Optim.allowed.items()},
+        **{f"{prefix}{name}": rule for prefix in ("", "model.", "encoder.") for name, rule in SIZES.items()},
+        "model_seed": whole(), "window": whole(0), "states": whole(1), "samples": whole(1), "length": whole(1),
+    }  # fmt: skip
 
     def __init__(self, data: Corpus, optim: Mapping[str, Any], model_seed: int = 0):
         super().__init__()

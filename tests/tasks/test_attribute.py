@@ -73,7 +73,7 @@ def test_data_without_labels_are_refused():
         def read(self, split):
             return [Example(("food",))]
 
-    with pytest.raises(ValueError, match="attribute: the data have no labels; say data.columns.labels"):
+    with pytest.raises(ValueError, match="attribute: the data have no labels; say data.labels"):
         Attribute(Bare()).parse(["liked", "yes"])
 
 

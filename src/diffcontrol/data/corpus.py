@@ -6,11 +6,12 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, whole
 from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
 
@@ -67,6 +68,8 @@ class Lazy(Mapping[str, T]):
 class Corpus(Content):
     """Base of the data sets. `length` is the number of positions of a text, START and END included."""
 
+    allowed: ClassVar[Rules] = {"length": whole(3)}  # START, a word, END
+
     length: int
     #: field → value → the ways in which a text may mention it, words joined by spaces; a value that is not listed
     #: counts as itself
@@ -104,6 +107,12 @@ class Corpus(Content):
 
     def __deepcopy__(self, memo: dict) -> "Corpus":
         return self  # weight averaging copies models; the data they read need not be
+
+
+def spaced(items: Sequence[T], most: int | None) -> list[T]:
+    """At most `most` of the items, evenly spaced and in their order; all where it is None."""
+    count = len(items) if most is None else min(most, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def content_digest(examples: Iterable[Example], *more: Any) -> str:

@@ -9,7 +9,9 @@ from bisect import bisect
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
+from typing import ClassVar
 
+from diffcontrol.allowed import Rules, whole
 from diffcontrol.data import lexicon
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
 from diffcontrol.data.grammar import DeadEndError, Derivation, Grammar, parse_rules, read
@@ -198,6 +200,7 @@ def describe(rng: random.Random) -> Iterator[tuple[Example, frozenset[str]]]:
 class Restaurants(Corpus):
     """`size` training texts, `dev` and `test` ones, all different; a function of the arguments alone."""
 
+    allowed: ClassVar[Rules] = {"size": whole(1), "dev": whole(1), "test": whole(1), "seed": whole()}
     forms = lexicon.forms()
 
     def __init__(self, size: int = 24000, seed: int = 0, dev: int = 1000, test: int = 1000, length: int = 42):

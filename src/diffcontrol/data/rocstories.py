@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped, content_digest
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped, content_digest, spaced
 from diffcontrol.data.meaning import tokens
 from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
@@ -29,14 +29,15 @@ class RocStories(Corpus):
     test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
     hub."""
 
-    location_arguments = ("folder",)
+    location_arguments = ("folder", "limit")  # the digest knows how many there are
 
     def __init__(self, folder: str | None, files: Mapping[str, str], hub: Mapping[str, str], sentences: int = 3,
-                 length: int = 64, more_than: int = 10):  # fmt: skip
+                 length: int = 64, more_than: int = 10, limit: Mapping[str, int | None] | None = None):  # fmt: skip
         if not 3 <= sentences <= 5:
             raise Refused(f"data.sentences={sentences}: a text has 3 to 5 sentences of a story")
         self.folder, self.files, self.hub = folder, dict(files), dict(hub)
         self.sentences, self.length, self.more_than = sentences, length, more_than
+        self.limit = dict(limit or {})
 
     @cached_property
     def paths(self) -> dict[str, Path]:
@@ -59,6 +60,9 @@ class RocStories(Corpus):
         return Vocabulary.count((e.words for e in self.splits["train"]), self.more_than)
 
     def read(self, split: str) -> list[Example]:
+        return spaced(self._all(split), self.limit.get(split))
+
+    def _all(self, split: str) -> list[Example]:
         if split != "train":
             return [_between(tokens(one), [tokens(m) for m in mid], tokens(two)) for one, two, mid in self.items[split]]
         asked = {(one, two) for part in ("dev", "test") for one, two, _ in self.items[part]}
@@ -82,7 +86,9 @@ class RocStories(Corpus):
                 yield row["text"]
             return
         path = self.paths["stories"]
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.strip():
+                continue
             try:
                 story = json.loads(line)
             except ValueError:

@@ -1,4 +1,5 @@
-"""Texts with labels in CSV files: E2E's released files, or any labelled CSV whose columns are named in conf.
+"""Texts with labels in CSV files: E2E's released files, or any labelled CSV whose columns are named in conf, one file
+a split or one file that is split here.
 
 Read with `datasets`, tokenised with spaCy's blank English tokeniser and kept in the cache of `datasets`, so that only
 the first reading is slow. Both packages are imported when something is read, not before.
@@ -9,22 +10,25 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from diffcontrol.allowed import CHARACTER, Rules, number, one_of, optional, whole
 from diffcontrol.data import meaning
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest, spaced
 from diffcontrol.data.meaning import Columns, annotate, spelled
 from diffcontrol.refused import Refused
-from diffcontrol.text import Vocabulary
+from diffcontrol.text import SPECIALS, Vocabulary
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
+WHOLE = "whole"  # the one file that is split here
 SHOWN = 10  # line numbers named in a warning
 
 
@@ -35,6 +39,8 @@ def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter)
             for cells in reader:
+                if any("\0" in cell for cell in cells):
+                    raise Refused(f"{path} line {line}: a NUL character stands in it, which no text has")
                 yield line, cells
                 line = reader.line_num + 1
     except (csv.Error, UnicodeDecodeError) as error:
@@ -42,13 +48,23 @@ def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 class Table(Corpus):
-    """Labelled texts from one CSV file a split.
+    """Labelled texts from one CSV file a split (`files` of `folder`, or `urls`), or from one `file` of all texts.
+
+    The different texts of `file` are dealt out to the splits by `split_seed`, so that equal texts fall together:
+    `shares` of them to dev and to test, the rest to train. `text`, `labels` and `fields` name columns, before `columns`
+    do. `limit`: split → examples at most, evenly spaced; none or null: all.
 
     Fields' values are spelled as tokenised texts are (`£ 20 - 25`), which is the spelling of Diffusion-LM's targets:
     `field : value words` names a field and the very string that stands in `Example.fields`.
     """
 
-    location_arguments = ("folder", "urls")
+    # The digest is of the examples, so it holds what these lead to.
+    location_arguments = ("folder", "urls", "file", "shares", "split_seed", "text", "labels", "fields", "limit")
+
+    allowed: ClassVar[Rules] = {
+        "delimiter": CHARACTER, "malformed": one_of("error", "skip"), "shares.*": number(above=0, below=1),
+        "split_seed": whole(), "more_than": whole(0), "limit.*": optional(whole(1)),
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -63,14 +79,33 @@ class Table(Corpus):
         more_than: int = 10,
         malformed: str = "error",
         delimiter: str = ",",
+        file: str | None = None,
+        shares: Mapping[str, float] | None = None,
+        split_seed: int = 0,
+        text: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+        limit: Mapping[str, int | None] | None = None,
     ):
         if malformed not in ("error", "skip"):
             raise Refused(f"data.malformed={malformed} is neither error nor skip")
         missing = [split for split in SPLITS if not files.get(split)]
         if missing:
             raise Refused(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")
+        if file and folder:
+            raise Refused(
+                f"data.file={file} and data.folder={folder}: texts lie in one file or in a folder, not in both"
+            )
         self.folder, self.files, self.urls = folder, dict(files), dict(urls or {})
-        self.columns, self.rename = Columns.of(columns), dict(rename or {})
+        self.file, self.shares, self.split_seed = file, {"dev": 0.1, "test": 0.1} | dict(shares or {}), split_seed
+        if sum(self.shares.values()) >= 1:
+            raise Refused(f"data.shares={self.shares}: dev and test together leave nothing of the texts for train")
+        said = {"text": text or columns.get("text")}
+        said |= {
+            key: {**(columns.get(key) or {}), **(own or {})} for key, own in (("labels", labels), ("fields", fields))
+        }
+        self.columns, self.rename = Columns.of({**columns, **said}), dict(rename or {})
+        self.limit = dict(limit or {})
         self.labels_from_fields, self.given_forms = tuple(labels_from_fields), forms or {}
         self.length, self.more_than, self.malformed, self.delimiter = length, more_than, malformed, delimiter
         #: split → number of malformed rows left out, once the split is read
@@ -78,9 +113,15 @@ class Table(Corpus):
 
     @cached_property
     def paths(self) -> dict[str, Path]:
-        """Where the files lie; downloaded if no folder is given."""
+        """Where the files lie, by split, or by WHOLE where there is but one; downloaded if neither is given."""
+        if self.file:
+            if not Path(self.file).is_file():
+                raise Refused(f"data.file={self.file}: there is no such file")
+            return {WHOLE: Path(self.file)}
         files = ", ".join(self.files.values())
         advice = f"say with data.folder=<folder> (for data=e2e: paths.e2e=<folder>) where {files} lie"
+        if not self.urls:
+            advice += ", or with data.file=<file> which one file holds all texts"
         if self.folder:
             paths = {split: Path(self.folder, self.files[split]) for split in SPLITS}
             absent = [path for path in paths.values() if not path.is_file()]
@@ -105,7 +146,13 @@ class Table(Corpus):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary.count((e.words for e in self.splits["train"]), self.more_than)
+        found = Vocabulary.count((e.words for e in self.splits["train"]), self.more_than)
+        if len(found) == len(SPECIALS):
+            raise Refused(
+                f"data.more_than={self.more_than}: no word of the {len(self.splits['train'])} training texts is seen "
+                "more often; a lower number keeps more words, 0 all"
+            )
+        return found
 
     @cached_property
     def forms(self) -> dict[str, dict[str, list[str]]]:  # type: ignore[override]
@@ -116,8 +163,39 @@ class Table(Corpus):
         }
 
     def read(self, split: str) -> list[Example]:
+        found = self.dealt[split] if self.file else self._read(split)
+        return spaced(found, self.limit.get(split))
+
+    @cached_property
+    def dealt(self) -> dict[str, list[Example]]:
+        """The examples of `file` by split, in the file's order.
+
+        Raises:
+            Refused: it has fewer different texts than there are splits.
+        """
+        examples = self._read(WHOLE)
+        texts = sorted({example.words for example in examples})
+        if len(texts) < len(SPLITS):
+            raise Refused(f"{self.file} has {len(texts)} different texts; train, dev and test need one each at least")
+        random.Random(self.split_seed).shuffle(texts)
+        of: dict[tuple[str, ...], str] = {}
+        for split in ("dev", "test"):
+            count = max(1, round(self.shares[split] * len(texts)))
+            of |= dict.fromkeys(texts[len(of) : len(of) + count], split)
+        found: dict[str, list[Example]] = {split: [] for split in SPLITS}
+        for example in examples:
+            found[of.get(example.words, "train")].append(example)
+        if not found["train"]:
+            raise Refused(f"{self.file}: data.shares={self.shares} leave none of its {len(texts)} texts for train")
+        dealt = ", ".join(f"{len(own)} to {split}" for split, own in found.items())
+        log.info("%s: %d rows, of which %s (data.split_seed=%d)", self.file, len(examples), dealt, self.split_seed)
+        return found
+
+    def _read(self, split: str) -> list[Example]:
         (_, header), *rows = list(records(self.paths[split], self.delimiter)) or [(1, [])]
         self._check(split, header)
+        if not rows:
+            raise Refused(f"{self._name(split)} has no text below its header")
         examples: list[Example] = []
         faults: list[tuple[int, str]] = []
         for (line, cells), row in zip(rows, self._annotated(split, header).to_list(), strict=True):
@@ -136,12 +214,16 @@ class Table(Corpus):
             else:
                 faults.append((line, fault))
         self._warn(split, faults)
+        if not examples:
+            raise Refused(f"{self._name(split)} has no text below its header")
         return examples
 
     def _name(self, split: str) -> str:
-        return str(self.paths[split]) if self.folder else self.urls[split]
+        return str(self.paths[split]) if self.folder or self.file else self.urls[split]
 
     def _check(self, split: str, header: list[str]) -> None:
+        if not header:
+            raise Refused(f"{self._name(split)} is empty; its first line is to name the columns")
         for column in self.columns.needed:
             if column not in header:
                 there = ", ".join(map(repr, header))

@@ -5,11 +5,12 @@ The network's own prediction stays as it is: controls and self-conditioning read
 B batch · L positions · D embedding width · V vocabulary
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, number
 from diffcontrol.diffusion.denoiser import Prediction
 
 
@@ -28,6 +29,8 @@ class Rounding:
     specials included (paper §4.4, "clamping trick"; released denoised_fn_round): 0 never, 1 at all times as in the
     released control runs.
     """
+
+    allowed: ClassVar[Rules] = {"temperature": number(above=0), "clamp": number(0, 1)}
 
     def __init__(self, temperature: float = 1.0, clamp: float = 0.0):
         self.temperature, self.clamp = temperature, clamp

@@ -4,12 +4,13 @@ B batch · L positions · D embedding width · V vocabulary
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffcontrol.allowed import FLAG, Rules, number
 from diffcontrol.diffusion.denoiser import Denoiser
 from diffcontrol.diffusion.readout import Readout, Vectors, Words
 
@@ -48,6 +49,8 @@ class CrossEntropy(Objective):
     """
 
     normalised = True
+
+    allowed: ClassVar[Rules] = {"self_conditioning": number(0, 1), "likelihood": FLAG}
 
     def __init__(self, self_conditioning: float = 0.5, likelihood: bool = True):
         self.self_conditioning, self.likelihood = self_conditioning, likelihood

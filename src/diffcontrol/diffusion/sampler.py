@@ -18,11 +18,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from diffcontrol.allowed import Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
 from diffcontrol.refused import Refused
@@ -50,6 +52,8 @@ class Sampler(ABC):
     texts are likelier and less varied, and keep their length better than with a low temperature (docs/log.md). 1 is the
     sampler as published.
     """
+
+    allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0)}
 
     def __init__(self, steps: int, noise: float = 1.0):
         if steps < 1:
@@ -112,6 +116,8 @@ class DDPM(Sampler):
 
 class DDIM(Sampler):
     """Song et al. 2021, eq. 12, with ε re-derived from x_t and x̂₀; η = 1 as in the released control runs."""
+
+    allowed: ClassVar[Rules] = {"eta": number(0, 1)}
 
     def __init__(self, steps: int, eta: float = 1.0, noise: float = 1.0):
         super().__init__(steps, noise)

@@ -7,9 +7,12 @@ schedule with fewer steps does not arise.
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from diffcontrol.allowed import Rules, number, optional
 
 
 def stratified(size: int, low: float) -> Tensor:
@@ -27,6 +30,8 @@ class NoiseSchedule(ABC):
     """
 
     floor = 2e-7  # ᾱ of the last step in the released code (its last β is clipped to 0.999)
+
+    allowed: ClassVar[Rules] = {"margin": optional(number(above=0))}
 
     def __init__(self, margin: float | None = 1.5):
         self.margin = margin

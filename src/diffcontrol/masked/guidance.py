@@ -17,10 +17,12 @@ n texts · L positions · V vocabulary
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, whole
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.refused import Refused
@@ -74,6 +76,8 @@ class FirstOrder(Unguided):
 
 class Exact(Unguided):
     """D-CBG as it stands (eq. 11), of the `top_k` likeliest words of each place; `block` texts are read at once."""
+
+    allowed: ClassVar[Rules] = {"top_k": whole(1), "block": whole(1)}
 
     def __init__(self, top_k: int = 20, block: int = 512):
         if top_k < 1:

@@ -11,10 +11,12 @@ B texts · n of them in which a step writes · L positions · V vocabulary
 """
 
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, number, optional, whole
 from diffcontrol.refused import Refused
 from diffcontrol.text import END, PAD
 
@@ -26,6 +28,12 @@ class Ancestral:
     """`steps` equal steps of time; null writes one place of each text at a time, in random order, which is exact
     whatever the network (Zheng et al. 2024, 2409.02908, first-hitting sampler). `temperature` and `top_p` are those of
     the draws of words: below 1 the texts are likelier and less varied."""
+
+    allowed: ClassVar[Rules] = {
+        "steps": optional(whole(1)),
+        "temperature": number(above=0),
+        "top_p": number(above=0, most=1),
+    }
 
     def __init__(self, steps: int | None = 50, temperature: float = 1.0, top_p: float = 1.0):
         if steps is not None and steps < 1:

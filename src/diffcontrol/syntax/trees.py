@@ -54,6 +54,8 @@ def read(tree: str) -> Bracketing:
                 raise _unreadable(tree, f"a bracket after {before!r} has no label")
             stack.append((label, len(nodes), len(leaves)))
             nodes.append(None)
+        elif token == ")" and not stack:
+            raise _unreadable(tree, "a bracket closes that none has opened")
         elif token == ")":
             label, place, first = stack.pop()
             if len(leaves) == first:

@@ -1,0 +1,111 @@
+"""Which values a setting may have. A class that conf/ describes says so of its arguments, and every node is checked
+against its class before anything is trained.
+
+    class Sampler:
+        allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0)}
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffcontrol.recipe import class_of
+from diffcontrol.refused import Refused
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A rule for one value: what is said of it, and whether a value keeps it."""
+
+    text: str
+    test: Callable[[Any], bool]
+
+    def check(self, name: str, value: Any) -> None:
+        """
+        Raises:
+            Refused: the value is not allowed; `name` says where it stands.
+        """
+        if not self.test(value):
+            raise Refused(f"{name}={value!r}: allowed is {self.text}")
+
+
+Rules = Mapping[str, Allowed]  # argument → rule
+
+
+def number(least: float | None = None, most: float | None = None, above: float | None = None,
+           below: float | None = None) -> Allowed:  # fmt: skip
+    """A finite number within these bounds, `least` and `most` included; True and False are none."""
+    bounds = (("from", least), ("above", above), ("to", most), ("to below", below))
+    said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+
+    def test(value: Any) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        return ((least is None or value >= least) and (most is None or value <= most)
+                and (above is None or value > above) and (below is None or value < below))  # fmt: skip
+
+    return Allowed(" ".join(["a number", *said]), test)
+
+
+def whole(least: int | None = None) -> Allowed:
+    """A whole number, not below `least`; True and False are none."""
+
+    def test(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)
+
+    return Allowed("a whole number" + ("" if least is None else f" from {least}"), test)
+
+
+def one_of(*values: Any) -> Allowed:
+    """One of these."""
+    return Allowed("one of " + ", ".join(map(str, values)), lambda value: value in values)
+
+
+def optional(rule: Allowed) -> Allowed:
+    """null, or what the rule allows."""
+    return Allowed(f"{rule.text}, or null", lambda value: value is None or rule.test(value))
+
+
+FLAG = Allowed("true or false", lambda value: isinstance(value, bool))
+CHARACTER = Allowed("one character", lambda value: isinstance(value, str) and len(value) == 1)
+
+
+def check(node: Any, where: str = "") -> None:
+    """Checks every node within `node` against what its class allows.
+
+    A rule's name is that of an argument, or leads into one: `model.depth`; `strength.*` is of all its values.
+
+    Raises:
+        Refused: a value is not allowed.
+    """
+    if isinstance(node, list | tuple):
+        for i, item in enumerate(node):
+            check(item, f"{where}.{i}")
+    if not isinstance(node, Mapping):
+        return
+    for name, rule in _rules(node).items():
+        for path, value in _values(node, name.split(".")):
+            rule.check(".".join(filter(None, (where, path))), value)
+    for key, value in node.items():
+        check(value, f"{where}.{key}" if where else str(key))
+
+
+def _rules(node: Mapping[str, Any]) -> dict[str, Allowed]:
+    """Those of the class that the node describes, and of the classes it is made from."""
+    made = class_of(node)
+    found: dict[str, Allowed] = {}
+    for kind in reversed(made.__mro__ if made else ()):
+        found |= vars(kind).get("allowed", {})
+    return found
+
+
+def _values(node: Any, names: list[str]) -> Iterator[tuple[str, Any]]:
+    """Path and value of what `names` lead to, if it is there."""
+    if not names:
+        yield "", node
+    elif isinstance(node, Mapping):
+        for key in node if names[0] == "*" else [names[0]]:
+            if key in node:
+                for path, value in _values(node[key], names[1:]):
+                    yield f"{key}.{path}" if path else str(key), value

@@ -1,0 +1,127 @@
+"""Values and files that are not allowed end in one sentence, before anything is trained."""
+
+import json
+
+import pytest
+
+from diffcontrol import allowed
+from diffcontrol.experiment import prepare, resolved
+from diffcontrol.refused import Refused
+from diffcontrol.requests import choose
+from diffcontrol.store import Store
+from tests.composing import composed, job
+
+VALUES = [
+    "decoding.temperature=0", "decoding.temperature=-1", "decoding.clamp=2", "decoding.clamp=-1",
+    "method.guided_diffusion.clean=abc", "sampler.eta=-1", "sampler.eta=5", "sampler.noise=inf",
+    "guidance.lr=-1", "guidance.start=-1", "guidance.stop=2", "guidance=langevin guidance.inner=0",
+    "guidance=langevin guidance.inner=-1", "guidance=langevin guidance.inner=1.5", "strength.one_pass.length=inf",
+    "strength.one_pass.length=abc", "strength.one_pass=abc", "strength=abc", "strength.scale=inf",
+    "strength.scale=abc", "targets.n=-1", "targets.n=1.5", "lm.window=-1", "model.depth=0", "model.depth=-1",
+    "schedule.margin=-1", "objective.self_conditioning=2", "method.fudge.post_top_k=-1", "trainer.compile=maybe",
+    "+trainer.max_steps=5", "sampler.steps=0", "sampler.steps=2.5", "lm.optim.lr=abc", "lm.optim.batch_size=-4",
+    "lm.optim.batch_size=1.5", "num_samples=1.5", "num_samples=0", "chunk=0", "chunk=1.5", "seed=1.5",
+    "targets.from=null", "targets.from=5", "task=[]", "data.length=1",
+]  # fmt: skip
+METHODS = "method=[guided_diffusion,fudge,masked]"
+
+
+@pytest.fixture(autouse=True)
+def trains_nothing(monkeypatch):
+    monkeypatch.setattr(Store, "fit", lambda self, recipe: pytest.fail(f"trained {recipe['_target_']}"))
+
+
+def start(tmp_path, *overrides: str) -> None:
+    """A run up to where its first model would be trained."""
+    tiny = ["experiment=tiny", f"paths.store={tmp_path / 'store'}", "paths.pretrained=null", "trainer.accelerator=cpu"]
+    prepare(resolved(job(*tiny, *overrides)))
+
+
+@pytest.mark.parametrize("given", VALUES)
+def test_a_value_that_is_not_allowed_is_named(tmp_path, given):
+    task = [] if "task=" in given else ["task=length"]
+    with pytest.raises(Refused) as error:
+        start(tmp_path, *task, METHODS, *given.split(" "))
+    key, _, value = given.split(" ")[-1].lstrip("+").partition("=")
+    said = str(error.value)
+    assert "\n" not in said
+    assert key.split(".")[-1] in said or key in said
+    assert value in said or (value == "null" and "None" in said)
+
+
+def targets(tmp_path, content: bytes) -> str:
+    (tmp_path / "targets.jsonl").write_bytes(content)
+    return f"targets.from={tmp_path / 'targets.jsonl'}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000 + b"]" * 100_000, "line 1"),
+        ('"caf\xe9"'.encode("latin-1"), "not in UTF-8"),
+        (b"{", "is not JSON"),
+        (b'")"', "closes"),
+        (b'"))(("', "closes"),
+        (b'"(S"', "no words|stay open"),
+    ],
+    ids=["deep", "latin-1", "no JSON", ")", "))((", "(S"],
+)
+def test_a_target_file_that_is_not_allowed_is_named(tmp_path, content, said):
+    with pytest.raises(Refused, match=said) as error:
+        start(tmp_path, "task=syntax_tree", targets(tmp_path, content))
+    assert "targets.jsonl" in str(error.value)
+
+
+def test_targets_that_are_no_json_are_skipped_like_others(tmp_path):
+    store = Store(tmp_path / "store")
+    cfg = composed("experiment=tiny", "task=length")
+    tasks, corpus = {"length": store.build(cfg["task"]["length"])}, store.build(cfg["data"])
+    path = tmp_path / "targets.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf8\n{\n" + b"[" * 100_000 + b"\n12\n")  # with a byte order mark
+    found = choose(tasks, corpus, str(path), None, 0, "skip")
+    assert [request.targets["length"] for request in found] == [8, 12]
+
+
+def test_a_line_separator_within_json_ends_no_line(tmp_path):
+    store = Store(tmp_path / "store")
+    cfg = composed("experiment=tiny", "task=infilling")
+    tasks, corpus = {"infilling": store.build(cfg["task"]["infilling"])}, store.build(cfg["data"])
+    path = tmp_path / "targets.jsonl"
+    path.write_text(json.dumps("it\u2028is a [2] pub .", ensure_ascii=False), encoding="utf-8")
+    assert len(choose(tasks, corpus, str(path), None, 0)) == 1
+
+
+ROW = b"review,stars\na b,good\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "said"),
+    [
+        (b"", "", "empty"),
+        (b"review,stars\n", "", "no text"),
+        ("review,stars\ncaf\xe9,good\n".encode("latin-1"), "", "UTF-8"),
+        (b"review,stars\na b\0c,good\n", "", "NUL"),
+        (ROW + b"b c,bad\nc d,bad\n", "data.more_than=100000", "more_than=100000"),
+        (ROW, "", "1 different texts"),
+        (ROW, "data.delimiter=''", "delimiter"),
+        (ROW, "data.delimiter=ab", "delimiter"),
+        (ROW, "data.text=txt", "no column 'txt'"),
+        (ROW, "data.file=nowhere.csv", "nowhere.csv"),
+        (ROW, "data.folder=/tmp", "data.folder=/tmp"),
+    ],
+    ids=["empty", "header", "latin-1", "NUL", "more_than", "one text", "0 characters", "2 characters", "column",
+         "file", "both"],
+)  # fmt: skip
+def test_a_table_that_is_not_allowed_is_named(tmp_path, monkeypatch, content, more, said):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "reviews.csv").write_bytes(content)
+    given = [f"data.file={tmp_path / 'reviews.csv'}", "data.text=review", "data.labels.sentiment=stars"]
+    with pytest.raises(Refused, match=said):
+        start(tmp_path, "data=table", *given, *filter(None, [more]))
+
+
+@pytest.mark.parametrize("task", ["length", "attribute"])
+def test_what_conf_says_is_allowed(task):
+    cfg = composed(f"task={task}", "method=[guided_diffusion,fudge,finetuned,masked,pplm,lookahead,smc,mbr,paper]")
+    allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
