@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -34,7 +35,7 @@ def offered(task: ControlTask, corpus: Corpus, examples: Sequence[Example]) -> l
     found = []
     for module in pkgutil.iter_modules(package.__path__):
         named = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
-        made = [kind for kind in named.values() if isinstance(kind, type) and issubclass(kind, ControlTask)
+        made: list[Any] = [kind for kind in named.values() if isinstance(kind, type) and issubclass(kind, ControlTask)
                 and kind.__module__ == f"{package.__name__}.{module.name}"]  # fmt: skip
         if made and _nothing(made[0](corpus), examples) is None:
             plain = [Example(example.words) for example in examples[:1]]

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
     mix: runs of several commits, experiments and sets of targets are put into one table, and pooled.
     """
     rows: list[Row] = []
-    notes = [note for path, results in runs for note in add(rows, path, results, mix)]
+    apart = _several_sets(runs)
+    notes = [note for path, results in runs for note in add(rows, path, results, mix, apart)]
     differ = sorted(
         {f"{row.method} on {'+'.join(row.tasks)}" for row in rows if len(row.models) > 1 and len(row.trainings) < 2}
     )
@@ -102,7 +103,7 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
         notes.append(f"Averaged over different trained models: {', '.join(differ)}.")
     notes += [said for row in rows if (said := _over_trainings(row))]
     notes += [said for part in tables(rows) for said in disagreements(part)]
-    if mix and len(mixed := {described(path, results) for path, results in runs}) > 1:
+    if mix and len(mixed := {described(path, results, apart) for path, results in runs}) > 1:
         notes.append(f"Mixed: {'; '.join(sorted(mixed))}.")
     methods = order(dict.fromkeys(name for _, results in reversed(runs) for name in results["methods"]))
     rows.sort(
@@ -119,10 +120,24 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
     return rows, list(dict.fromkeys(notes))
 
 
-def described(path: Path, results: Mapping) -> str:
-    """What runs must share to stand in one table: data, targets, experiment and commit."""
+def _several_sets(runs: Sequence[tuple[Path, Mapping]]) -> set[tuple]:
+    """The questions that were asked of several sets of targets with one description, as two files of one name are."""
+    found: dict[tuple, set[str]] = {}
+    for path, results in runs:
+        found.setdefault(_question(results), set()).add(pooling.read(path).targets)
+    return {question for question, sets in found.items() if len(sets - {""}) > 1}
+
+
+def _question(results: Mapping) -> tuple:
+    return (results["data"], tuple(results["tasks"]), _wanted(results))
+
+
+def described(path: Path, results: Mapping, apart: Collection[tuple] = ()) -> str:
+    """What runs must share to stand in one table: data, targets, experiment and commit. The set of targets is named
+    for the questions in `apart`; the sets of different tasks always differ."""
     experiment = (results.get("settings") or {}).get("experiment")
-    parts = [results["data"], f"targets from {_wanted(results)} samples", pooling.read(path).targets]
+    parts = [results["data"], f"targets from {_wanted(results)} samples"]
+    parts += [pooling.read(path).targets] if _question(results) in apart else []
     parts += [f"experiment {experiment}" if experiment else "", f"commit {(results['commit'] or 'unknown')[:12]}"]
     return ", ".join(filter(None, parts))
 
@@ -143,10 +158,11 @@ def _is_model_seed(name: str) -> bool:
     return name.rpartition(".")[2] == "model_seed"
 
 
-def add(rows: list[Row], path: Path, results: Mapping, mix: bool = False) -> list[str]:
+def add(rows: list[Row], path: Path, results: Mapping, mix: bool = False,
+        apart: Collection[tuple] = ()) -> list[str]:  # fmt: skip
     """Puts a run's methods into the rows they belong to; of two runs with one seed only the first given counts."""
     notes, tasks = [], tuple(results["tasks"])
-    kind, wanted = described(path, results), _wanted(results)
+    kind, wanted = described(path, results, apart), _wanted(results)
     key = (results["seed"], trained_as(results), kind if mix else "")
     for method, found in results["methods"].items():
         setting = setting_of(results, method)
