@@ -18,11 +18,24 @@ def store(tmp_path_factory) -> Store:
     return Store(tmp_path_factory.mktemp("empty"), SHIPPED, {"accelerator": "cpu"})
 
 
+WITH_PREDICTORS = ("parts_of_speech", "semantic_content", "syntax_spans")  # of the tasks; those of others are trained
+
+
+def asked(store: Store, task: str) -> dict[str, str]:
+    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors."""
+    cfg = composed(f"task={task}")
+    found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
+    found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
+    if fudge := cfg["method"].get("fudge"):
+        found["fudge.lm"] = store.addresses(fudge)["lm"]
+        found |= {n: at for n, at in store.addresses(fudge).items() if task in WITH_PREDICTORS}
+    return found
+
+
 @pytest.mark.parametrize("task", options("task"))
-def test_guided_diffusion_trains_nothing(store, task):
-    node = composed(f"task={task}")["method"]["guided_diffusion"]
-    found = store.addresses(node)
-    assert "lm" in found
+def test_what_a_task_needs_ships(store, task):
+    found = asked(store, task)
+    assert "method.lm" in found and "judge.teacher" in found
     for name, address in found.items():
         assert (SHIPPED / address).is_dir(), f"{name}: {address}"
 
@@ -36,12 +49,8 @@ def test_what_ships_is_whole_and_loads(store):
 
 
 def test_nothing_ships_that_no_default_recipe_asks_for(store):
-    asked = {
-        address
-        for task in options("task")
-        for address in store.addresses(composed(f"task={task}")["method"]["guided_diffusion"]).values()
-    }
-    assert {path.name for path in SHIPPED.iterdir() if path.is_dir() and path.name[0] != "."} <= asked
+    wanted = {address for task in options("task") for address in asked(store, task).values()}
+    assert {path.name for path in SHIPPED.iterdir() if path.is_dir() and path.name[0] != "."} <= wanted
 
 
 def test_what_ships_is_small():
