@@ -26,4 +26,5 @@ def test_the_page_leads_from_nothing_to_a_table(tmp_path):
         assert done.returncode == 0, done.stderr
     (results,) = tmp_path.rglob("results.json")
     found = json.loads(results.read_text(encoding="utf-8"))
-    assert found["tasks"] == ["attribute"] and {"gold", "unguided", "guided_diffusion", "fudge"} <= set(found["methods"])
+    assert found["tasks"] == ["attribute"]
+    assert {"gold", "unguided", "guided_diffusion", "fudge"} <= set(found["methods"])
