@@ -288,15 +288,6 @@ def test_one_target_has_no_interval():
     assert "| fudge | 93.1 |" in layout.markdown(results)
 
 
-def test_judges_of_fluency_that_disagree_are_said_to():
-    results = made_up()
-    for name, perplexity in (("fudge", 9.0), ("guided_diffusion", 8.0), ("gold", 20.0)):
-        results["methods"][name]["fluency"]["perplexity_5gram"] = measure(perplexity)
-    text = layout.markdown(results)
-    assert "the two judges of fluency order differently: fudge and guided_diffusion." in text
-    assert "5-gram perplexity" in text
-
-
 def test_a_frame_has_a_line_for_each_run_task_and_method(tmp_path):
     lay(tmp_path / "a", made_up(("length", "syntax_tree"), settings={"model_seed": "2", "sampler.steps": "25"}))
     found = report.frame(tmp_path)

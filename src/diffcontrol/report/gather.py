@@ -24,7 +24,6 @@ from diffcontrol.report.layout import (
     markdown_table,
     number,
     order,
-    ordered_differently,
 )
 
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
@@ -33,13 +32,12 @@ _SHOWN: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, 
     ("released %", "released", 1, 100.0),
     ("met and grammatical %", "met_and_grammatical", 1, 100.0),
     ("perplexity", "perplexity", 2, 1.0),
-    ("5-gram perplexity", "perplexity_5gram", 2, 1.0),
     ("grammatical %", "grammatical", 1, 100.0),
     ("length", "length", 1, 1.0),
     *((header, key, 2, 1.0) for key, header in SHOWN.items()),
     ("seconds a sample", "seconds_per_sample", 3, 1.0),
 )
-_WHERE_MEASURED = ("met_and_grammatical", "grammatical", "perplexity_5gram")  # shown where some row has them
+_WHERE_MEASURED = ("met_and_grammatical", "grammatical")  # shown where some row has them
 Key = tuple[int, str, str]  # seed, training ("" unless it has a model_seed), and what is mixed
 
 
@@ -102,7 +100,6 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
     if differ:
         notes.append(f"Averaged over different trained models: {', '.join(differ)}.")
     notes += [said for row in rows if (said := _over_trainings(row))]
-    notes += [said for part in tables(rows) for said in disagreements(part)]
     if mix and len(mixed := {described(path, results, apart) for path, results in runs}) > 1:
         notes.append(f"Mixed: {'; '.join(sorted(mixed))}.")
     methods = order(dict.fromkeys(name for _, results in reversed(runs) for name in results["methods"]))
@@ -273,19 +270,6 @@ def _shown(row: Row, name: str, digits: int, scale: float) -> Cell:
 def tables(rows: Sequence[Row]) -> list[list[Row]]:
     """The rows of each table: those that stand on the same data, targets, experiment and commit."""
     return [[row for row in rows if row.title == title] for title in dict.fromkeys(row.title for row in rows)]
-
-
-def disagreements(rows: Sequence[Row]) -> list[str]:
-    """A sentence for each question on which the two judges of fluency order methods differently."""
-    found = []
-    for tasks in dict.fromkeys(row.tasks for row in rows):
-        both: dict[str, tuple[float | None, float | None]] = {}
-        for row in rows:
-            if row.tasks == tasks and row.method not in both:
-                both[row.method] = (mean(row, "perplexity"), mean(row, "perplexity_5gram"))
-        if said := ordered_differently(both):
-            found.append(f"On {'+'.join(tasks)} {said}")
-    return found
 
 
 def lay_out(rows: Sequence[Row]) -> tuple[list[str], list[str], list[tuple[list[str], list[Cell]]]]:

@@ -1,7 +1,6 @@
 """The table of one run: rows gold, unguided, then the methods; the same cells for the terminal and for markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
@@ -85,12 +84,10 @@ def columns(results: Mapping) -> list[Column]:
             said = NAMES.get(score, score)
             shown = said if len(results["tasks"]) == 1 else f"{task} {said}"  # one task stands in the title
             found.append(Column(f"{shown} %", ("success", task, score), 1, 100.0))
-    second = any("perplexity_5gram" in method.get("fluency", {}) for method in results["methods"].values())
     judged = any("grammatical" in method.get("fluency", {}) for method in results["methods"].values())
     return [
         *found,
         Column("perplexity", ("fluency", "perplexity")),
-        *([Column("5-gram perplexity", ("fluency", "perplexity_5gram"))] if second else []),
         *([Column("grammatical %", ("fluency", "grammatical"), 1, 100.0)] if judged else []),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
@@ -154,12 +151,6 @@ def notes(results: Mapping) -> list[str]:
         if "nll" in difference:
             parts.append(f"NLL {_signed(cell(difference['nll']))}")
         lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
-    fluency = {
-        name: tuple(look_up(found, ("fluency", key, "mean")) for key in ("perplexity", "perplexity_5gram"))
-        for name, found in results["methods"].items()
-    }
-    if said := ordered_differently(fluency):  # type: ignore[arg-type]
-        lines.append(said)
     return lines + ([published.SOURCE] if published_rows(results) else [])
 
 
@@ -232,18 +223,6 @@ def _fitting(widths: Sequence[int], room: int) -> list[list[int]]:
             parts.append([])
         parts[-1].append(i)
     return parts
-
-
-def ordered_differently(fluency: Mapping[str, tuple[float | None, float | None]]) -> str:
-    """A sentence on methods that perplexity and the 5-gram model's order differently; empty if there are none.
-
-    fluency: method → (perplexity, 5-gram perplexity), None where a method has not been judged.
-    """
-    pairs = []
-    for (one, (a, b)), (other, (c, d)) in combinations(fluency.items(), 2):
-        if None not in (a, b, c, d) and (a - c) * (b - d) < 0:  # type: ignore[operator]
-            pairs.append(f"{one} and {other}")
-    return f"the two judges of fluency order differently: {'; '.join(pairs)}." if pairs else ""
 
 
 def markdown(results: Mapping) -> str:
