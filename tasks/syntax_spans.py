@@ -25,7 +25,7 @@ from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
-from diffcontrol.syntax.judging import parses
+from diffcontrol.syntax.judging import constituents
 from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
@@ -116,7 +116,7 @@ class SyntaxSpans(ControlTask):
     def _chains(self, texts: Sequence[Sequence[str]], targets: Sequence[Span],
                 judges: Mapping[str, Any]) -> list[list[str]]:  # fmt: skip
         """Of each text, the labels of the constituent that stands at the place of its target; none if there is none."""
-        found = [trees.spans(trees.bare(p.tree))[1] if p.tree else () for p in parses(judges, texts, "syntax_spans")]
+        found = constituents(judges, texts, "syntax_spans")
         return [
             [chain for first, last, chain in spans if [first, last] == list(target[:2])]
             for spans, target in zip(found, targets, strict=True)

@@ -27,7 +27,7 @@ from diffcontrol.refused import Refused
 from diffcontrol.rules import Labelled, Lexicon, Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
-from diffcontrol.syntax.judging import fitted, parses
+from diffcontrol.syntax.judging import constituents, fitted, parses
 from diffcontrol.task import ControlTask, Head, Mark
 from diffcontrol.text import Vocabulary
 
@@ -132,7 +132,7 @@ class SyntaxTree(ControlTask):
     def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[str],
               judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
         """The constituents of each text, met where the target has them too."""
-        found = [trees.spans(trees.bare(p.tree))[1] if p.tree else () for p in parses(judges, texts, "syntax_tree")]
+        found = constituents(judges, texts, "syntax_tree")
         wanted = [set(trees.spans(target)[1]) for target in targets]
         return [
             [Mark(first, last + 1, (first, last, label) in asked, label) for first, last, label in spans]

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.text import Text
 from diffcontrol import allowed, fitting, offers, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
-from diffcontrol.logger import log_results, loggers
+from diffcontrol.logger import headline, log_results, loggers
 from diffcontrol.method import Method
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -123,8 +123,7 @@ def compare(cfg: dict[str, Any]) -> float:
         for t, words in method.denoising(requests[0], STEPS_SHOWN)
     ]
     _write(cfg, folder, results, *(annotated(lines, tasks, judges) for lines in (samples, denoising)))
-    strict = [results["methods"][chosen[0]]["success"][task]["strict"]["mean"] for task in tasks]
-    return sum(strict) / len(strict)
+    return headline(results)["strict"]
 
 
 def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
@@ -229,8 +228,13 @@ def own_strength(node: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, flo
 def _settings() -> dict[str, str]:
     """What the command line set, but for what results.json says elsewhere or what changes no result."""
     elsewhere = ("task", "data", "seed", "targets", "strength", "num_samples", "method", "logger", "paths", "trainer")
-    pairs = (override.lstrip("+~").partition("=") for override in HydraConfig.get().overrides.task)
-    return {key: value for key, _, value in pairs if key.split(".")[0] not in elsewhere}
+    return {key: value for key, _, value in (o.lstrip("+~").partition("=") for o in _overrides(elsewhere))}
+
+
+def _overrides(but: Sequence[str]) -> list[str]:
+    """What the command line set, as it stands there, but for these top-level keys."""
+    given = HydraConfig.get().overrides.task
+    return [o for o in given if o.lstrip("+~").partition("=")[0].split(".")[0] not in but]
 
 
 def _label(source: Any) -> str:
@@ -239,9 +243,8 @@ def _label(source: Any) -> str:
 
 def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
     """The loggers of a training (job train) or of the whole run (evaluate)."""
-    kept = (o for o in HydraConfig.get().overrides.task if o.lstrip("+~").split("=")[0].split(".")[0] not in UNNAMED)
     what = name if job == "train" else ",".join(cfg["method"])
-    title = " ".join(["+".join(cfg["task"]), what, *kept])[:128]  # W&B takes no more
+    title = " ".join(["+".join(cfg["task"]), what, *_overrides(UNNAMED)])[:128]  # W&B takes no more
     return loggers(cfg.get("logger") or {}, cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
 
 

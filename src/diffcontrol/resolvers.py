@@ -100,7 +100,7 @@ def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, fl
     given = (_root_.get("strength") or {}).get(group)
     if not isinstance(given, DictConfig | None):
         raise Refused(f"strength.{group}={given}: say of which task, e.g. strength.{group}.<task>=<number>")
-    return {"default": default} | _plain((_root_.get("strength") or {}).get(group) or {})
+    return {"default": default} | _plain(given or {})
 
 
 def own_model_seed(own: int, *, _root_: DictConfig) -> int:
