@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # tasks/ and your own packages lie there
+if str(ROOT) not in sys.path:  # your own packages may lie there
     sys.path.insert(0, str(ROOT))
 
 import hydra  # noqa: E402

@@ -58,3 +58,4 @@ def test_the_package_does_not_name_the_tasks_in_the_folder_beside_it():
             named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             named += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not {module.split(".")[0] for module in named} & {"tasks", "tests", "run"}, name
+            assert not [module for module in named if module.startswith("diffcontrol.tasks")], name

@@ -46,13 +46,15 @@ def wheel(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_configuration_and_no_more_than_the_package_and_the_tasks(wheel):
+def test_the_wheel_holds_the_configuration_and_no_more_than_the_package(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     packed = {name.removeprefix("diffcontrol/conf/") for name in names if name.startswith("diffcontrol/conf/")}
     own = {str(path.relative_to(CONF)) for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parts[0] != "local"}
     assert packed == own
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert {name.split("/")[0] for name in names} == {"diffcontrol", "tasks", f"diffcontrol-{version}.dist-info"}
+    tasks = {f"diffcontrol/tasks/{path.name}" for path in (ROOT / "tasks").glob("*.py")}
+    assert tasks < set(names) and "diffcontrol/tasks/__init__.py" in names
+    assert {name.split("/")[0] for name in names} == {"diffcontrol", f"diffcontrol-{version}.dist-info"}
 
 
 @pytest.mark.slow

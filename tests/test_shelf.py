@@ -58,7 +58,7 @@ def test_every_entry_is_listed_with_what_it_was_trained_on(filled, capsys):
 def test_a_task_is_listed_by_its_name(tmp_path, capsys):
     folder = tmp_path / "Predictor-0123456789ab"
     folder.mkdir()
-    (folder / "config.yaml").write_text("task: {_target_: tasks.length.Length}\n")
+    (folder / "config.yaml").write_text("task: {_target_: diffcontrol.tasks.length.Length}\n")
     assert main(["--store", str(tmp_path), "list"]) == 0
     assert "Length" in capsys.readouterr().out
 

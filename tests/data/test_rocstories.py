@@ -2,10 +2,10 @@ import json
 import re
 
 import pytest
+from diffcontrol.tasks.infilling import Infilling
 
 from diffcontrol.data.rocstories import RocStories
 from diffcontrol.refused import Refused
-from tasks.infilling import Infilling
 from tests.composing import composed
 
 STORIES = [

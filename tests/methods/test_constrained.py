@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from diffcontrol.tasks.parts_of_speech import PartsOfSpeech
+from diffcontrol.tasks.semantic_content import SemanticContent
+from diffcontrol.tasks.syntax_spans import SyntaxSpans
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.method import Method
@@ -11,9 +14,6 @@ from diffcontrol.methods.constrained import Constrained, ConstrainedProcessor
 from diffcontrol.rules import Ends, Labelled, Lexicon
 from diffcontrol.task import Request
 from diffcontrol.text import END, START
-from tasks.parts_of_speech import PartsOfSpeech
-from tasks.semantic_content import SemanticContent
-from tasks.syntax_spans import SyntaxSpans
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
 
 NODE = {"_target_": "diffcontrol.methods.constrained.Constrained"}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
 
 from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.lm import DiffusionLM
@@ -15,7 +16,6 @@ from diffcontrol.methods.mixture import Mixture
 from diffcontrol.steering.anchor import Anchor
 from diffcontrol.steering.base import Control, Steering
 from diffcontrol.task import Request
-from tasks.length import Length
 from tests.fakes import OPTIM, FakeCorpus
 
 MODEL = {"embedding": 8, "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}

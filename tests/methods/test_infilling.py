@@ -1,10 +1,10 @@
 import pytest
 import torch
+from diffcontrol.tasks.infilling import Infilling
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.methods.infilling import Infill, Infiller, LeftOnly
 from diffcontrol.task import Request
-from tasks.infilling import Infilling
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask, train
 
 TARGET = {"left": ["a"], "right": ["sees", "the", "cat"], "length": None}

@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
+from diffcontrol.tasks.parts_of_speech import PartsOfSpeech
+from diffcontrol.tasks.semantic_content import SemanticContent
 
 from diffcontrol.automaton import Some, anything, pattern, words
 from diffcontrol.autoregressive.causal_lm import CausalLM
@@ -13,9 +16,6 @@ from diffcontrol.methods.lookahead import Lookahead
 from diffcontrol.methods.smc import Smc
 from diffcontrol.task import Request
 from diffcontrol.text import END, START
-from tasks.length import Length
-from tasks.parts_of_speech import PartsOfSpeech
-from tasks.semantic_content import SemanticContent
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
 from tests.toy_lm import distance, posterior, toy_lm, written
 

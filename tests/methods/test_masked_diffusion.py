@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
 
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
@@ -11,7 +12,6 @@ from diffcontrol.methods.masked_diffusion import MaskedDiffusion
 from diffcontrol.steering.anchor import Anchor
 from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
 from diffcontrol.task import Request
-from tasks.length import Length
 from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
 
 MODEL = {"embedding": 16, "width": 32, "depth": 1, "heads": 2, "dropout": 0.0}

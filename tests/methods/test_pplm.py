@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffcontrol.tasks.parts_of_speech import PartsOfSpeech
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.discriminator import Discriminator
@@ -9,7 +10,6 @@ from diffcontrol.method import Method
 from diffcontrol.methods.pplm import Pplm, PplmProcessor
 from diffcontrol.task import Request
 from diffcontrol.text import START
-from tasks.parts_of_speech import PartsOfSpeech
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask, train
 
 

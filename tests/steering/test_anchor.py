@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
 
 from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.lm import DiffusionLM
@@ -13,7 +14,6 @@ from diffcontrol.layout import Layout
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.steering.anchor import Anchor, known, within
 from diffcontrol.task import Request
-from tasks.length import Length
 from tests.fakes import OPTIM, FakeCorpus, FakeTask
 
 

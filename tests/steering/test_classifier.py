@@ -6,6 +6,10 @@ from dataclasses import replace
 import mpmath
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
+from diffcontrol.tasks.parts_of_speech import PartsOfSpeech
+from diffcontrol.tasks.semantic_content import MentionHead, SemanticContent
+from diffcontrol.tasks.syntax_spans import SyntaxSpans
 
 from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.denoiser import Prediction
@@ -18,10 +22,6 @@ from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.steering.base import Look, Weighted
 from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
 from diffcontrol.task import Request
-from tasks.length import Length
-from tasks.parts_of_speech import PartsOfSpeech
-from tasks.semantic_content import MentionHead, SemanticContent
-from tasks.syntax_spans import SyntaxSpans
 from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
 
 MODEL = {"embedding": 16, "width": 32, "depth": 1, "heads": 2, "dropout": 0.0}

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
 
 from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.denoiser import Prediction
@@ -14,7 +15,6 @@ from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.steering.base import Look
 from diffcontrol.steering.pull import Pull
 from diffcontrol.task import Request
-from tasks.length import Length
 from tests.fakes import OPTIM, FakeCorpus, train
 
 MODEL = {"embedding": 16, "width": 32, "depth": 1, "heads": 2, "dropout": 0.0}

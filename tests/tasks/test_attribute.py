@@ -1,10 +1,10 @@
 import pytest
 import torch
+from diffcontrol.tasks.attribute import Attribute
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.data.part import Part
 from diffcontrol.judges.labels import LabelJudge
-from tasks.attribute import Attribute
 from tests.fakes import FakeCorpus, train
 
 

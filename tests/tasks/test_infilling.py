@@ -1,7 +1,7 @@
 import pytest
+from diffcontrol.tasks.infilling import Infilling, pieces
 
 from diffcontrol.data.corpus import Corpus, Example, Gapped
-from tasks.infilling import Infilling, pieces
 
 PUB = {"left": ["the", "pub", "is"], "right": ["."], "length": 2}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from diffcontrol.tasks.length import Length
 
-from tasks.length import Length
 from tests.fakes import FakeCorpus
 
 

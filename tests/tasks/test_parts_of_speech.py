@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffcontrol.tasks.parts_of_speech import CLASSES, PartsOfSpeech
 
 from diffcontrol.data.corpus import Example
-from tasks.parts_of_speech import CLASSES, PartsOfSpeech
 from tests.fakes import FakeCorpus
 from tests.gold_parser import GoldParser
 

@@ -2,10 +2,10 @@ import itertools
 
 import pytest
 import torch
+from diffcontrol.tasks.semantic_content import SemanticContent
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example
 from diffcontrol.data.restaurants import Restaurants
-from tasks.semantic_content import SemanticContent
 from tests.data.test_table import SHARED, shipped
 
 FORMS = {

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffcontrol.tasks.syntax_spans import SyntaxSpans
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.syntax import trees
-from tasks.syntax_spans import SyntaxSpans
 from tests.gold_parser import GoldParser
 
 CHEAP = "(TOP (S (NP (DT the) (NN pub)) (VP (VBZ is) (ADJP (JJ cheap))) (. .)))"

@@ -1,9 +1,9 @@
 import pytest
 import torch
+from diffcontrol.tasks.syntax_tree import SyntaxTree
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.syntax import trees
-from tasks.syntax_tree import SyntaxTree
 from tests.gold_parser import GoldParser
 
 CHEAP = "(TOP (S (NP (DT the) (NN pub)) (VP (VBZ is) (ADJP (JJ cheap))) (. .)))"
