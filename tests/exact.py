@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
+from diffcontrol.draws import Draws
 from diffcontrol.guidance.base import Unguided
 from diffcontrol.steering.base import Control, Weighted
 from diffcontrol.text import SPECIALS
@@ -113,22 +114,22 @@ class Deaf(Control):
 def walk(guidance=None, control=NOTHING, rows=3, denoiser=None, sampler=None, seed=0, length=L):
     """All predictions of a run from noise to words, the last one decides."""
     denoiser, sampler = denoiser or Posterior(), sampler or DDIM(30)
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(rows, length, D, generator=generator)
+    draws = Draws(range(1000 * seed, 1000 * seed + rows))
+    x = draws.normal(length, D)
     guided, move = (guidance or Unguided()).bind(denoiser, control, sampler.times(denoiser.low))
-    return list(sampler(guided, x, generator, move=move))
+    return list(sampler(guided, x, draws, move=move))
 
 
 def step(guidance, control, rows=3, t=0.6, s=0.5, sampler=None, denoiser=None, seed=1):
     """One reverse step from the same place with the same noise: x_s, the transition, the prediction."""
     denoiser, sampler = denoiser or Posterior(), sampler or DDIM(10)
-    generator = torch.Generator().manual_seed(seed)
-    x_t = torch.randn(rows, L, D, generator=generator)
+    draws = Draws(range(1000 * seed, 1000 * seed + rows))
+    x_t = draws.normal(L, D)
     guided, move = guidance.bind(denoiser, control, torch.tensor([t, s]))
     t, s = torch.tensor(t).expand(rows), torch.tensor(s).expand(rows)
     prediction = guided(x_t, t)
     normal = sampler.transition(denoiser.schedule, x_t, t, s, prediction.x0)
-    return move(sampler.draw(normal, generator), normal, s, prediction), normal, prediction
+    return move(sampler.draw(normal, draws), normal, s, prediction), normal, prediction
 
 
 def steps_of(sampler, low):

@@ -1,7 +1,6 @@
 """What is chosen for the comparison at one perplexity, in numbers worked out by hand."""
 
-import torch
-
+from diffcontrol.draws import Draws
 from diffcontrol.frontier import as_node, lowest, match, settings
 from diffcontrol.method import Method
 from diffcontrol.methods.mixture import Mixture
@@ -48,7 +47,7 @@ class Says(Method):
     def models(self):
         return []
 
-    def write(self, requests, generator, progress):
+    def write(self, requests, draws, progress):
         return [[self.word, request.targets["t"]] for request in requests]
 
 
@@ -58,7 +57,7 @@ def test_a_mixture_writes_its_share_with_either_and_keeps_the_order():
     assert [number for _, number in texts] == [str(i) for i in range(1000)]
     assert 250 < sum(word == "b" for word, _ in texts) < 350
     for share, word in ((0.0, "a"), (1.0, "b")):
-        found = Mixture(Says("a"), Says("b"), share).write(requests, torch.Generator(), lambda part: None)
+        found = Mixture(Says("a"), Says("b"), share).write(requests, Draws(range(1000)), lambda part: None)
         assert {first for first, _ in found} == {word}
 
 

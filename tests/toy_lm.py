@@ -66,8 +66,8 @@ def posterior(lm: CausalLM, obeys: Callable[[str], float], temperature: float = 
 
 
 def written(method: Method, n: int) -> list[str]:
-    generator = torch.Generator().manual_seed(0)
-    return ["".join(text) for text in method.write([Request({"t": "red"})] * n, generator, lambda done: None)]
+    ((*found,),) = method.generate([Request({"t": "red"})], n)
+    return ["".join(text) for text in found]
 
 
 def distance(found: list[str], exact: dict[str, float]) -> float:

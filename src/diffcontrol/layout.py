@@ -1,9 +1,10 @@
 """Layout: words that stand at known places whatever is written around them, and how several tasks agree on one."""
 
-import random
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import accumulate
 
 from diffcontrol.text import END, SPECIALS
 
@@ -57,6 +58,7 @@ def joint(choices: Sequence[Sequence[Layout]]) -> list[Layout]:
     return reduce(join, [options for options in choices if options], [Layout()])
 
 
-def drawn(layouts: Sequence[Layout], rng: random.Random) -> Layout:
-    """One of them, by weight."""
-    return rng.choices(layouts, [layout.weight for layout in layouts])[0]
+def drawn(layouts: Sequence[Layout], uniform: float) -> Layout:
+    """One of them, by weight and a number from [0, 1)."""
+    upto = list(accumulate(layout.weight for layout in layouts))
+    return layouts[min(bisect(upto, uniform * upto[-1]), len(layouts) - 1)]

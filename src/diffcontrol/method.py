@@ -1,6 +1,7 @@
 """Method: whatever writes texts that obey. Every baseline and guided diffusion fill this one interface."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from diffcontrol.allowed import FLAG, Rules, number, whole
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
@@ -20,8 +22,9 @@ Progress = Callable[[float], None]  # told the share of a chunk that is written
 
 
 class Method(ABC):
-    """Writes `n` texts for every request. All requests × samples form one stream cut into fixed chunks, each with
-    its own seed, so that results do not depend on how chunks are shared out."""
+    """Writes `n` texts for every request. Each text has random numbers of its own, so that it depends on the seed, its
+    request and which sample it is, but not on the chunk that it is written in: more samples or more requests add texts
+    to a run and leave the others as they are."""
 
     #: which values its arguments, those of a config node, may have (`diffcontrol.allowed`)
     allowed: ClassVar[Rules] = {
@@ -49,8 +52,9 @@ class Method(ABC):
         get_object(node["_target_"]).check(node, tasks, corpus)
 
     @abstractmethod
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        """One text, as words, for each request of a chunk; `progress` is told the share that is done now and then."""
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        """One text, as words, for each request of a chunk, by the numbers that its own row of `draws` gives; `progress`
+        is told the share that is done now and then."""
 
     @abstractmethod
     def models(self) -> list[torch.nn.Module]:
@@ -65,8 +69,8 @@ class Method(ABC):
         raise Refused(f"{type(self).__name__} has no guide of its own to choose texts by")
 
     def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:
-        """How one more text for the request comes about, for reports: the time and the likeliest words at `n` of the
-        steps, the last one included; nothing unless overridden, as most methods write word by word."""
+        """How the request's first text comes about, for reports: the time and the likeliest words at `n` of the steps,
+        the last one included; nothing unless overridden, as most methods write word by word."""
         return []
 
     def positions(self, request: Request) -> int:
@@ -74,9 +78,18 @@ class Method(ABC):
         Requests that take as many are written together, as a chunk costs what its longest text does."""
         return 0
 
+    def draws(self, requests: Sequence[Request], n: int) -> Draws:
+        """The random numbers of `n` texts for each request, [requests · n]. Equal requests get different ones."""
+        seen: Counter[int] = Counter()
+        seeds = []
+        for request in requests:
+            seeds += [seed_of(self.seed, request.number, seen[request.number], sample) for sample in range(n)]
+            seen[request.number] += 1
+        return Draws(seeds)
+
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
         """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar."""
-        rows = [request for request in requests for _ in range(n)]
+        rows, draws = [request for request in requests for _ in range(n)], self.draws(requests, n)
         order = sorted(range(len(rows)), key=lambda row: self.positions(rows[row]))
         texts: dict[int, list[str]] = {}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -86,9 +99,9 @@ class Method(ABC):
             def progress(share: float) -> None:
                 bar.update(shown, completed=int(len(texts) + share * len(chunk)))
 
-            for number, first in enumerate(range(0, len(order), self.chunk)):
+            for first in range(0, len(order), self.chunk):
                 chunk = order[first : first + self.chunk]
-                generator = torch.Generator().manual_seed(seed_of(self.seed, number))
-                texts |= zip(chunk, self.write([rows[row] for row in chunk], generator, progress), strict=True)
+                written = self.write([rows[row] for row in chunk], draws.select(chunk), progress)
+                texts |= zip(chunk, written, strict=True)
                 bar.update(shown, completed=len(texts))
         return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]

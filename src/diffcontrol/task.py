@@ -210,3 +210,10 @@ class Request:
 
     targets: Mapping[str, Target]
     source: Example | None = None
+
+    @cached_property
+    def number(self) -> int:
+        """The same for equal targets of equal sources, in every run and on every machine: what texts are seeded by."""
+        words = self.source.words if self.source else None
+        text = json.dumps([dict(self.targets), words], sort_keys=True, ensure_ascii=False)
+        return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.diffusion.schedule import Cosine, Linear, Sqrt
+from diffcontrol.draws import Draws
 from diffcontrol.text import END, PAD, START
 from tests.composing import composed, options
 from tests.exact import TABLE, D, Gaussian, Texts, V
@@ -35,8 +36,8 @@ def decoding(request):
 
 
 def walk(sampler, denoiser, shape=(64, 6, D), seed=0, **how):
-    generator = torch.Generator().manual_seed(seed)
-    *_, last = sampler(denoiser, torch.randn(shape, generator=generator), generator, **how)
+    draws = Draws(range(1000 * seed, 1000 * seed + shape[0]))
+    *_, last = sampler(denoiser, draws.normal(*shape[1:]), draws, **how)
     return last
 
 
@@ -77,11 +78,11 @@ def test_noise_scales_the_draw_and_neither_mean_nor_spread(make):
     full, half = make(noise=1.0), make(noise=0.5)
     one, other = full.transition(*arguments), half.transition(*arguments)
     assert torch.equal(one.mean, other.mean) and torch.equal(one.stddev, other.stddev)
-    draws = [sampler.draw(one, torch.Generator().manual_seed(0)) - one.mean for sampler in (full, half)]
+    draws = [sampler.draw(one, Draws(range(2))) - one.mean for sampler in (full, half)]
     torch.testing.assert_close(draws[0], 2 * draws[1])
 
 
-def test_the_same_generator_gives_the_same_texts(make):
+def test_the_same_seeds_give_the_same_texts(make):
     one, other, third = (walk(make(steps=5), Texts(TEXTS), seed=seed).x0 for seed in (0, 0, 1))
     assert torch.equal(one, other) and (one.shape != third.shape or not torch.equal(one, third))
 

@@ -6,6 +6,7 @@ from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.sampler import DDIM, DDPM, positions_in_use
 from diffcontrol.diffusion.schedule import Cosine, Linear, Sqrt
+from diffcontrol.draws import Draws
 from diffcontrol.text import END, PAD, START
 from tests.exact import TABLE, D, Gaussian, Posterior, Texts, V
 
@@ -18,8 +19,8 @@ TEXTS = torch.tensor([
 
 
 def run(sampler, denoiser, shape=(64, 32, 16), seed=0, **options):
-    generator = torch.Generator().manual_seed(seed)
-    *_, last = sampler(denoiser, torch.randn(shape, generator=generator), generator, **options)
+    draws = Draws(range(1000 * seed, 1000 * seed + shape[0]))
+    *_, last = sampler(denoiser, draws.normal(*shape[1:]), draws, **options)
     return last
 
 
@@ -81,7 +82,7 @@ def test_the_noise_scales_the_draw_alone():
         for noise in (1.0, 0.5, 0.0):
             sampler = make(10, noise=noise)
             step = sampler.transition(Sqrt(), x_t, t, s, x0)
-            draws[noise] = sampler.draw(step, torch.Generator().manual_seed(0))
+            draws[noise] = sampler.draw(step, Draws(range(1)))
             assert torch.equal(step.stddev, make(10).transition(Sqrt(), x_t, t, s, x0).stddev)
         assert torch.equal(draws[0.0], step.mean)
         torch.testing.assert_close(2 * (draws[0.5] - step.mean), draws[1.0] - step.mean)
@@ -101,9 +102,9 @@ def test_the_step_goes_to_the_decoded_estimate_and_self_conditioning_reads_the_r
         return x_s
 
     target = torch.full((2, 4, D), 3.0)
-    generator = torch.Generator().manual_seed(0)
-    sampler, x_t = DDIM(5), torch.randn(2, 4, D, generator=generator)
-    found = list(sampler(Peek(), x_t, generator, lambda prediction, t: target, move))
+    draws = Draws(range(2))
+    sampler, x_t = DDIM(5), draws.normal(4, D)
+    found = list(sampler(Peek(), x_t, draws, lambda prediction, t: target, move))
     assert given[0] is None and all(torch.equal(g.x0, p.x0) for g, p in zip(given[1:], found[:-1], strict=True))
     assert all(told is said for (*_, told), said in zip(steps, found[:-1], strict=True))
     for said in found:

@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 
+from diffcontrol.draws import Draws
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
 from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.steering.base import Control
@@ -56,7 +57,7 @@ def test_exact_is_the_equation_word_by_word(lm, half, strength):
 def test_exact_guidance_one_place_a_step_draws_from_the_posterior(lm):
     control, ids = Property(lm), torch.full((N, 3), lm.mask)
     predict = partial(Exact(top_k=99, block=10**6).predict, asked(lm, (1.0, control), rows=N))
-    list(Ancestral(None)(ids, lm.mask, predict, torch.Generator().manual_seed(0)))
+    list(Ancestral(None)(ids, lm.mask, predict, Draws(range(len(ids)))))
     wanted = lm.joint * control.given / (lm.joint * control.given).sum()
     assert (frequencies(lm, ids) - wanted).abs().max() < ERROR
     assert (lm.joint - wanted).abs().max() > 2 * ERROR

@@ -6,6 +6,7 @@ from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method
 from diffcontrol.methods.candidates import BestOf, MinimumBayesRisk, agreement
 from diffcontrol.methods.rejection import Sampled
@@ -23,7 +24,7 @@ class Written(Method):
     def models(self):
         return []
 
-    def write(self, requests, generator, progress):
+    def write(self, requests, draws, progress):
         self.asked.append([request.targets["colour"] for request in requests])
         progress(0.5)
         return [self.texts[i % len(self.texts)].split() for i in range(len(requests))]
@@ -66,14 +67,14 @@ def test_rejection_keeps_what_the_predictor_likes_best():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     writer, requests = Sampled(lm, {"colour": predictor}), [Request({"colour": c}) for c in ("red", "blue")]
     rows = [request for request in requests for _ in range(5)]
-    texts = writer.write(rows, torch.Generator().manual_seed(3), print)
+    texts = writer.write(rows, Draws(range(2)).children(5), print)
     scores = predictor.verdict(["red"] * 5 + ["blue"] * 5, texts)
     for text, target, score in zip(texts, ["red"] * 5 + ["blue"] * 5, scores.tolist(), strict=True):
         ids = corpus.vocabulary.encode(text, corpus.length)[None, : len(text) + 2]
         alone = predictor(predictor.prompts([[target]]), ids)[0, -1]
         assert score == pytest.approx(torch.nn.functional.logsigmoid(alone).item(), abs=1e-5)
     chosen = BestOf(writer, k=5)
-    found = chosen.write(requests, torch.Generator().manual_seed(3), print)
+    found = chosen.write(requests, Draws(range(2)), print)
     assert found == [texts[scores[:5].argmax()], texts[5 + scores[5:].argmax()]]
     assert not {"UNK", "START", "PAD"} & {word for text in texts for word in text}
 

@@ -11,6 +11,7 @@ from diffcontrol.tasks.semantic_content import SemanticContent
 from diffcontrol.automaton import Some, anything, pattern, words
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.hmm import Hmm
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method
 from diffcontrol.methods.lookahead import Lookahead
 from diffcontrol.methods.smc import Smc
@@ -63,7 +64,7 @@ def test_with_the_language_models_own_outlook_texts_are_exact(lm, twin):
     exact, evidence = posterior(lm, says)
     method = Lookahead(lm, twin, {"t": Says()})
     assert distance(written(method, 1500), exact) < 0.06
-    found = method.ended([Request({"t": "red"})] * 20, torch.Generator().manual_seed(0), lambda done: None)
+    found = method.ended([Request({"t": "red"})] * 20, Draws(range(20)), lambda done: None)
     torch.testing.assert_close(found.weight - found.debt, torch.full((20,), math.log(evidence)), atol=1e-3, rtol=1e-3)
 
 

@@ -11,6 +11,7 @@ from diffcontrol.automaton import Some, anything, pattern, words
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.writing import Writing
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method
 from diffcontrol.methods import smc
 from diffcontrol.methods.constrained import Constrained
@@ -87,7 +88,7 @@ def test_with_more_particles_texts_come_to_be_those_of_the_posterior(toy, task, 
 def test_constrained_is_not_the_posterior(toy, monkeypatch):
     """It is what one particle is, however often it is sampled."""
     exact, _ = posterior(toy, says)
-    monkeypatch.setattr(toy, "generate", lambda n, generator, processors, _: sampled(toy, n, generator, *processors))
+    monkeypatch.setattr(toy, "generate", lambda draws, processors, _: sampled(toy, draws, *processors))
     texts = ["".join(text) for text in written(Constrained(toy, {"t": Says()}), 600)]
     assert distance(texts, exact) > 0.2
     one = written(Smc(toy, {"t": Says()}, particles=1), 600)
@@ -100,7 +101,7 @@ def test_constrained_is_not_the_posterior(toy, monkeypatch):
 def test_the_mean_weight_is_the_evidence_without_bias(toy, particles, threshold, task):
     """Σ_x p(x) g(x), for any number of particles and however often they are resampled."""
     method, count = Smc(toy, {"t": task}, particles=particles, threshold=threshold), 2000
-    found = method.ended([Request({"t": "red"})] * count, torch.Generator().manual_seed(1), lambda done: None)
+    found = method.ended([Request({"t": "red"})] * count, Draws(range(count)), lambda done: None)
     evidence = (found.weight - found.debt).view(count, particles).exp().mean(1)
     assert abs(evidence.mean() - posterior(toy, likes)[1]) < 4 * evidence.std() / count**0.5
 
@@ -131,18 +132,18 @@ def test_a_hint_that_is_taken_back_comes_to_the_same_for_all_mentions():
 
 def test_systematic_resampling_keeps_shares():
     shares = torch.tensor([0.0, 0.45, 0.0, 0.3, 0.25, 0.0])
-    generator = torch.Generator().manual_seed(0)
-    counts = torch.stack([systematic(shares, generator).bincount(minlength=6) for _ in range(4000)]).float()
+    uniform = Draws([0]).uniform(4000)[0].tolist()
+    counts = torch.stack([systematic(shares, u).bincount(minlength=6) for u in uniform]).float()
     assert ((counts - 6 * shares).abs() < 1).all() and (counts[:, shares == 0] == 0).all()
     torch.testing.assert_close(counts.mean(0), 6 * shares, atol=0.04, rtol=0)
 
 
-def sampled(lm, n, generator, processor):
+def sampled(lm, draws, processor):
     """What `CausalLM.generate` does, of a network that transformers does not know."""
-    ids = torch.full((n, 1), START)
+    ids = torch.full((len(draws), 1), START)
     for _ in range(lm.corpus.length - 1):
         scores = processor(ids, lm.network(ids[:, -1:]).logits[:, -1])
-        ids = torch.cat([ids, torch.multinomial(scores.softmax(1), 1, generator=generator)], 1)
+        ids = torch.cat([ids, draws.categorical(scores)[:, None]], 1)
     return ids
 
 
@@ -167,9 +168,7 @@ def test_weights_are_those_of_each_text_read_alone(corpus, lm):
     """The model without cache gives every text the weight that it has."""
     method = Smc(lm, {"t": PartsOfSpeech(corpus)}, particles=8, threshold=0.0)  # weights stay apart
     targets = [list(example.universal) for example in corpus.splits["test"][:4]]
-    found = method.ended(
-        [Request({"t": target}) for target in targets], torch.Generator().manual_seed(0), lambda done: None
-    )
+    found = method.ended([Request({"t": target}) for target in targets], Draws(range(len(targets))), lambda done: None)
     rules = [method.rules["t"](target) for target in targets]
     for row, text in enumerate(found.words):
         logits = lm.network(torch.tensor([[START, *text[:-1]]])).logits[0]
@@ -189,7 +188,7 @@ def test_every_text_obeys(corpus, lm, threshold):
         for example in corpus.splits["test"]
     ]
     method = Smc(lm, tasks, particles=6, threshold=threshold)
-    texts = method.write([Request(target) for target in targets], torch.Generator().manual_seed(0), lambda done: None)
+    texts = method.write([Request(target) for target in targets], Draws(range(len(targets))), lambda done: None)
     for text, target in zip(texts, targets, strict=True):
         assert len(text) == len(target["tags"]) and set(zip(text, target["tags"], strict=True)) <= seen
         assert target["content"][1] in text
@@ -215,7 +214,7 @@ def test_the_cache_follows_the_particles(corpus, lm, monkeypatch):
     monkeypatch.setattr(smc, "Writing", Kept)
     monkeypatch.setattr(method, "_weighed", checked)
     requests = [Request({"t": list(example.universal)}) for example in corpus.splits["test"][:3]]
-    method.ended(requests, torch.Generator().manual_seed(0), lambda done: None)
+    method.ended(requests, Draws(range(len(requests))), lambda done: None)
     assert len(compared) > 3 and min(compared) < max(compared)
 
 
@@ -226,7 +225,7 @@ def test_where_all_particles_die_the_text_ends(corpus, lm):
 
     tasks = {"tags": PartsOfSpeech(corpus), "length": OfLength()}
     request = Request({"tags": ["DET", "NOUN", "VERB"], "length": 5})
-    texts = Smc(lm, tasks, particles=4).write([request] * 3, torch.Generator().manual_seed(0), lambda done: None)
+    texts = Smc(lm, tasks, particles=4).write([request] * 3, Draws(range(3)), lambda done: None)
     assert [len(text) for text in texts] == [3] * 3
 
 
@@ -244,7 +243,7 @@ def test_the_twist_is_the_predictors_verdict(corpus, lm, predictor, threshold):
     """What it has put into a weight by the end is p(c | text) / p(c | nothing), whatever was resampled between."""
     method = Smc(lm, {"t": FakeTask()}, lambda: {"t": predictor}, 5, threshold, twist=True, scale=2.0)
     requests = [Request({"t": colour}) for colour in ("red", "green", "blue")]
-    found = method.ended(requests, torch.Generator().manual_seed(0), lambda done: None)
+    found = method.ended(requests, Draws(range(len(requests))), lambda done: None)
     assert (found.debt == 0).all()
     if threshold == 0:
         texts = [corpus.vocabulary.decode(words) for words in found.words]
@@ -264,8 +263,7 @@ def test_the_twist_of_a_task_with_a_rule_is_divided_out(corpus, lm, predictor):
     plain = Smc(lm, {"t": Ruled()}, particles=4, threshold=0.0)
     twisted = Smc(lm, {"t": Ruled()}, lambda: {"t": predictor}, 4, 0.0, twist=True)
     one, two = (
-        method.ended([Request({"t": "red"})] * 3, torch.Generator().manual_seed(0), lambda done: None)
-        for method in (plain, twisted)
+        method.ended([Request({"t": "red"})] * 3, Draws(range(3)), lambda done: None) for method in (plain, twisted)
     )
     assert one.words == two.words and (two.debt != 0).any()
     torch.testing.assert_close(one.weight - one.debt, two.weight - two.debt, atol=1e-3, rtol=1e-3)

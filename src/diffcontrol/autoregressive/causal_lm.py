@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.text import END, PAD, START, UNK
 from diffcontrol.training import Steps, Trainable
 
@@ -41,6 +42,19 @@ def crop(ids: Tensor) -> Tensor:
 def lengths(ids: Tensor) -> Tensor:
     """Positions of each text that are not PAD, [B L] → [B]."""
     return (ids != PAD).sum(1)
+
+
+class Sampling(LogitsProcessor):
+    """Leaves each row one next word, drawn from its own stream, where transformers would draw all from one. It is the
+    last processor; `temperature` divides what the others made of the logits."""
+
+    def __init__(self, draws: Draws, temperature: float = 1.0):
+        self.draws, self.temperature = draws, temperature
+
+    @torch.inference_mode()
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        words = self.draws.categorical(scores / self.temperature)
+        return torch.full_like(scores, -torch.inf).scatter(1, words[:, None], 0.0)
 
 
 class CausalLM(Trainable):
@@ -84,27 +98,25 @@ class CausalLM(Trainable):
         return sums.tolist(), (lengths(ids) - 1).tolist()
 
     @torch.inference_mode()
-    def generate(self, rows: int, generator: torch.Generator, processors: Sequence[LogitsProcessor] = (),
-                 temperature: float = 1.0) -> Tensor:  # fmt: skip
-        """Ids [rows T] of START words END PAD…, sampled."""
+    def generate(self, draws: Draws, processors: Sequence[LogitsProcessor] = (), temperature: float = 1.0) -> Tensor:
+        """Ids [R T] of START words END PAD…, sampled, as many texts as there are streams."""
         self.eval()
-        start = torch.full((rows, 1), START, device=self.device)
-        ids = continued(self.network, start, self.corpus.length, generator, processors, temperature=temperature)
-        self.token_evaluations += rows * (ids.shape[1] - 1)
+        start = torch.full((len(draws), 1), START, device=self.device)
+        processors = [*processors, Sampling(draws, temperature)]
+        ids = continued(self.network, start, self.corpus.length, processors)
+        self.token_evaluations += len(draws) * (ids.shape[1] - 1)
         return ids
 
 
-def continued(network: GPT2LMHeadModel, start: Tensor, length: int, generator: torch.Generator,
-              processors: Sequence[LogitsProcessor] = (), **options: Any) -> Tensor:  # fmt: skip
-    """`start` [B S] continued by transformers up to END or `length` positions, PAD after END; sampled unless `options`
-    of a GenerationConfig say otherwise. transformers draws from torch's global generator."""
+def continued(network: GPT2LMHeadModel, start: Tensor, length: int, processors: Sequence[LogitsProcessor] = (),
+              seen: Tensor | None = None, num_beams: int = 1) -> Tensor:  # fmt: skip
+    """`start` [B S] continued by transformers up to END or `length` positions, PAD after END, by the likeliest words
+    that the processors leave: `Sampling`, as the last of them, leaves one. `seen` [B S] is 0 at padding."""
     config = GenerationConfig(
-        **{"do_sample": True, "max_length": length, "bos_token_id": START, "eos_token_id": END, "pad_token_id": PAD,
-           "top_k": 0} | options  # transformers' own default is 50
+        do_sample=False, num_beams=num_beams, max_length=length,
+        bos_token_id=START, eos_token_id=END, pad_token_id=PAD,
     )  # fmt: skip
-    with torch.random.fork_rng([start.device] if start.device.type == "cuda" else []):
-        torch.manual_seed(generator.initial_seed())
-        return network.generate(  # type: ignore[return-value]
-            start, generation_config=config, attention_mask=torch.ones_like(start),
-            logits_processor=LogitsProcessorList(processors),
-        )  # fmt: skip
+    return network.generate(  # type: ignore[return-value]
+        start, generation_config=config, attention_mask=torch.ones_like(start) if seen is None else seen,
+        logits_processor=LogitsProcessorList(processors),
+    )  # fmt: skip

@@ -27,6 +27,7 @@ from torch.distributions import Normal
 from diffcontrol.allowed import Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
+from diffcontrol.draws import Draws
 from diffcontrol.refused import Refused
 from diffcontrol.text import PAD
 
@@ -70,7 +71,7 @@ class Sampler(ABC):
         """Falling times [steps + 1] from 1 to `low`."""
         return torch.linspace(1.0, low, self.steps + 1)
 
-    def __call__(self, denoiser: Denoiser, x_t: Tensor, generator: torch.Generator, decode: Decode = plain,
+    def __call__(self, denoiser: Denoiser, x_t: Tensor, draws: Draws, decode: Decode = plain,
                  move: Move = stay, least: int = 0) -> Iterator[Prediction]:  # fmt: skip
         """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result.
 
@@ -82,15 +83,15 @@ class Sampler(ABC):
             t, s = t.expand(len(x_t)), s.expand(len(x_t))
             prediction = denoiser(x_t, t, prediction)
             step = self.transition(denoiser.schedule, x_t, t, s, decode(prediction, t))
-            x_t = move(self.draw(step, generator), step, s, prediction)
+            x_t = move(self.draw(step, draws), step, s, prediction)
             yield prediction
             used = max(least, positions_in_use(prediction))
             x_t, prediction = x_t[:, :used], prediction.cropped(used)
         yield denoiser(x_t, times[-1].expand(len(x_t)), prediction)
 
-    def draw(self, step: Normal, generator: torch.Generator) -> Tensor:
-        """A draw that depends on the generator alone, also on an accelerator."""
-        noise = torch.randn(step.mean.shape, generator=generator).to(step.mean)
+    def draw(self, step: Normal, draws: Draws) -> Tensor:
+        """A draw in every row, from its own stream."""
+        noise = draws.normal(*step.mean.shape[1:]).to(step.mean)
         return step.mean + self.noise * step.stddev * noise
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffcontrol.allowed import Rules, number, optional, whole
+from diffcontrol.draws import Draws
 from diffcontrol.refused import Refused
 from diffcontrol.text import END, PAD
 
@@ -42,23 +43,23 @@ class Ancestral:
             raise Refused(f"temperature={temperature}, top_p={top_p}: both are positive, and top_p is at most 1")
         self.steps, self.temperature, self.top_p = steps, temperature, top_p
 
-    def turns(self, masked: Tensor, generator: torch.Generator) -> Tensor:
+    def turns(self, masked: Tensor, draws: Draws) -> Tensor:
         """The number of the step that writes each masked place, [B L] → [B L]."""
-        when = torch.rand(masked.shape, generator=generator, dtype=torch.float64).to(masked.device)
+        when = draws.uniform(masked.shape[1]).to(masked.device)
         if self.steps is not None:
             return (when * self.steps).long()
         return when.masked_fill(~masked, 2.0).argsort(1).argsort(1)
 
-    def __call__(self, ids: Tensor, mask: int, predict: Predict, generator: torch.Generator,
+    def __call__(self, ids: Tensor, mask: int, predict: Predict, draws: Draws,
                  least: int = 0) -> Iterator[float]:  # fmt: skip
         """Writes the places of `ids` [B L] that hold `mask`, in place; yields the share of the steps that is done.
 
         Positions behind the end of all texts are no longer computed, but for the first `least`, which controls read.
         """
-        turns = self.turns(ids == mask, generator)
+        turns = self.turns(ids == mask, draws)
+        uniform = draws.uniform(ids.shape[1]).to(ids.device)  # each place is written once
         steps = int(turns.max()) + 1
         for step in range(steps):
-            uniform = torch.rand(ids.shape, generator=generator, dtype=torch.float64).to(ids.device)
             places = (turns == step) & (ids == mask)
             rows = places.any(1).nonzero()[:, 0]
             if len(rows):

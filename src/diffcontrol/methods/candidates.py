@@ -15,6 +15,7 @@ import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
@@ -45,9 +46,9 @@ class Chosen(Method):
     def positions(self, request: Request) -> int:
         return self.method.positions(request)
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         rows = [request for request in requests for _ in range(self.k)]
-        texts = self.method.write(rows, generator, progress)
+        texts = self.method.write(rows, draws.children(self.k), progress)
         groups = [texts[i : i + self.k] for i in range(0, len(texts), self.k)]
         scores = self.scores(requests, groups)
         return [group[own.index(max(own))] for group, own in zip(groups, scores, strict=True)]

@@ -16,6 +16,7 @@ from transformers import LogitsProcessor
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.rules import Rule
 from diffcontrol.task import ControlTask, Request
@@ -64,8 +65,8 @@ class Constrained(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         rows = [[make(request.targets[name]) for name, make in self.constraints.items()] for request in requests]
         processor = ConstrainedProcessor(rows, self.weight)
-        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
+        ids = self.lm.generate(draws, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]

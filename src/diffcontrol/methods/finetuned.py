@@ -10,14 +10,14 @@ B rows · P positions of the prompt · T of the text · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor
 
-from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, continued
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, Sampling, continued
 from diffcontrol.autoregressive.expert import Expert
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.task import Request
 from diffcontrol.text import START
@@ -56,17 +56,17 @@ class Finetuned(Method):
         return list(self.experts.values())
 
     @torch.inference_mode()
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         asked = [
             (expert, expert.asks([request.targets[name] for request in requests]))
             for name, expert in self.experts.items()
         ]
         (writer, prompts), others = asked[0], asked[1:]
         start = torch.cat([prompts, torch.full_like(prompts[:, :1], START)], 1)
-        how: dict[str, Any] = {"temperature": self.temperature}
-        if self.beams > 1:
-            how = {"do_sample": False, "num_beams": self.beams, "top_k": None}
         length = writer.prompt_length + writer.corpus.length
-        ids = continued(writer.network, start, length, generator, [ProductProcessor(writer, others)], **how)
+        processors: list[LogitsProcessor] = [ProductProcessor(writer, others)]
+        if self.beams == 1:
+            processors.append(Sampling(draws, self.temperature))
+        ids = continued(writer.network, start, length, processors, num_beams=self.beams)
         writer.token_evaluations += self.beams * ids.numel()
         return [writer.corpus.vocabulary.decode(row) for row in ids[:, writer.prompt_length :].tolist()]

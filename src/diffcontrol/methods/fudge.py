@@ -21,6 +21,7 @@ from transformers import LogitsProcessor
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.reading import Reading
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
@@ -118,14 +119,14 @@ class Fudge(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         readings = []
         for name, predictor in self.predictors.items():
             if any(name not in request.targets for request in requests):
                 raise ValueError(f"fudge: a request has no target for {name!r}")
             readings.append((predictor.read([r.targets[name] for r in requests]), self.strength[name]))
         processor = FudgeProcessor(readings, self.pre_top_k, self.post_top_k)
-        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
+        ids = self.lm.generate(draws, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -3,7 +3,6 @@
 B batch · L positions · D embedding width
 """
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -14,6 +13,7 @@ from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser, Prediction
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
+from diffcontrol.draws import Draws
 from diffcontrol.guidance.base import Guidance, Unguided
 from diffcontrol.layout import Layout
 from diffcontrol.method import Progress
@@ -21,7 +21,6 @@ from diffcontrol.methods.steered import Steered
 from diffcontrol.steering.anchor import known, within
 from diffcontrol.steering.base import Look, Steering
 from diffcontrol.task import Request
-from diffcontrol.training import seed_of
 
 
 class GuidedDiffusion(Steered):
@@ -41,37 +40,36 @@ class GuidedDiffusion(Steered):
         return [self.lm, *self.guides()]
 
     @torch.no_grad()
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        layouts, predictions = self._started(requests, generator)
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        layouts, predictions = self._started(requests, draws)
         for step, prediction in enumerate(predictions):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         return self._texts(prediction, layouts)[:: len(layouts) // len(requests)]
 
     @torch.no_grad()
     def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:
-        layouts, predictions = self._started([request], torch.Generator().manual_seed(seed_of(self.seed, 0)))
+        layouts, predictions = self._started([request], self.draws([request], 1))
         times = self.sampler.times(self.lm.low).tolist()
         last = self.sampler.steps
         shown = {last - round(i * last / max(n - 1, 1)) for i in range(n)}
         steps = enumerate(zip(times, predictions, strict=True))
         return [(t, self._texts(prediction, layouts)[0]) for step, (t, prediction) in steps if step in shown]
 
-    def _started(
-        self, requests: Sequence[Request], generator: torch.Generator
-    ) -> tuple[list[Layout], Iterator[Prediction]]:
+    def _started(self, requests: Sequence[Request], draws: Draws) -> tuple[list[Layout], Iterator[Prediction]]:
         """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
-        layouts = self.layouts(requests, random.Random(generator.initial_seed()))
+        layouts = self.layouts(requests, draws)
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
+        draws = draws.children(guidance.particles)
         control, least = self.control(requests), self.least(requests)
-        shape = (len(requests), self.longest(requests, self.lm.length), self.lm.embedding.embedding_dim)
-        x_t = torch.randn(shape, generator=generator).to(self.lm.device)
-        denoiser = self._anchored(layouts, shape, generator)
+        shape = (self.longest(requests, self.lm.length), self.lm.embedding.embedding_dim)
+        x_t = draws.normal(*shape).to(self.lm.device)
+        denoiser = self._anchored(layouts, shape, draws)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
-        return layouts, self.sampler(guided, x_t, generator, decode, move, least)
+        return layouts, self.sampler(guided, x_t, draws, decode, move, least)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:
         """The likeliest words of each row."""
@@ -87,10 +85,10 @@ class GuidedDiffusion(Steered):
         x_t = lm.table()[ids] * lm.schedule.alpha_bar(t).sqrt()[:, None, None]  # the mean of what is seen at t
         return self.control(requests).log_prob(Look(x_t, t, lambda: lm(x_t, t)))
 
-    def _anchored(self, layouts: Sequence[Layout], shape: tuple[int, int, int], generator: torch.Generator) -> Denoiser:
+    def _anchored(self, layouts: Sequence[Layout], shape: tuple[int, int], draws: Draws) -> Denoiser:
         """The language model, and around it the words that are known."""
         if not any(layout.words for layout in layouts):
             return self.lm
-        noise = None if self.clean else torch.randn(shape, generator=generator).to(self.lm.device)
+        noise = None if self.clean else draws.normal(*shape).to(self.lm.device)
         inner = within(layouts, self.lm.length).to(self.lm.device)
         return Anchored(self.lm, *known(layouts, self.lm), noise, inner)

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import GenerationConfig, GPT2LMHeadModel
+from torch import nn
+from transformers import GPT2LMHeadModel, SuppressTokensLogitsProcessor
 
-from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM, Sampling, continued
 from diffcontrol.autoregressive.infiller import Infiller
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, GapTask, Request
@@ -39,13 +40,13 @@ class Gaps(Method):
             )
 
     @abstractmethod
-    def middles(self, targets: Sequence[Any], generator: torch.Generator) -> list[list[str]]:
+    def middles(self, targets: Sequence[Any], draws: Draws) -> list[list[str]]:
         """Words for the gap of each target."""
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         targets = [request.targets[self.name] for request in requests]
         texts = []
-        for target, middle in zip(targets, self.middles(targets, generator), strict=True):
+        for target, middle in zip(targets, self.middles(targets, draws), strict=True):
             left, right = self.task.gap(target)
             texts.append([*left, *middle, *right])
         return texts
@@ -62,11 +63,12 @@ class Infill(Gaps):
     def models(self) -> list[nn.Module]:
         return [self.infiller]
 
-    def middles(self, targets: Sequence[Any], generator: torch.Generator) -> list[list[str]]:
+    def middles(self, targets: Sequence[Any], draws: Draws) -> list[list[str]]:
         infiller = self.infiller
         never = [*NEVER_WRITTEN, *range(len(infiller.corpus.vocabulary), infiller.separator + 1)]
         prompts = [infiller.prompt(target) for target in targets]
-        rows, cost = continued(infiller.network, prompts, infiller.corpus.length, generator, never)
+        rooms = [infiller.corpus.length] * len(prompts)
+        rows, cost = gone_on(infiller.network, prompts, rooms, draws, never)
         infiller.token_evaluations += cost
         return [infiller.corpus.vocabulary.decode(row) for row in rows]
 
@@ -81,30 +83,39 @@ class LeftOnly(Gaps):
     def models(self) -> list[nn.Module]:
         return [self.lm]
 
-    def middles(self, targets: Sequence[Any], generator: torch.Generator) -> list[list[str]]:
+    def middles(self, targets: Sequence[Any], draws: Draws) -> list[list[str]]:
         vocabulary, most = self.lm.corpus.vocabulary, self.lm.corpus.length
         unknown = vocabulary.ids["UNK"]
         prompts = [[START, *(vocabulary.ids.get(word, unknown) for word in self.task.gap(t)[0])] for t in targets]
-        room = most - max(map(len, prompts))
-        rows, cost = continued(self.lm.network, prompts, max(1, room), generator, NEVER_WRITTEN)
+        rooms = [max(1, most - len(prompt)) for prompt in prompts]
+        rows, cost = gone_on(self.lm.network, prompts, rooms, draws, NEVER_WRITTEN)
         self.lm.token_evaluations += cost
         return [vocabulary.decode(row)[: self.task.longest(t)] for row, t in zip(rows, targets, strict=True)]
 
 
 @torch.inference_mode()
-def continued(network: GPT2LMHeadModel, prompts: Sequence[Sequence[int]], most: int, generator: torch.Generator,
-              never: Sequence[int]) -> tuple[list[list[int]], int]:  # fmt: skip
-    """What is sampled after each prompt, at most `most` ids, and how many token evaluations that took."""
+def gone_on(network: GPT2LMHeadModel, prompts: Sequence[Sequence[int]], rooms: Sequence[int], draws: Draws,
+            never: Sequence[int]) -> tuple[list[list[int]], int]:  # fmt: skip
+    """What is sampled after each prompt, at most as many ids as it has room, and how many token evaluations that took.
+
+    The network has as many positions as the longest prompt leaves; rows that have more room go on by themselves.
+    """
     network.eval()
-    device = network.device
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[PAD] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    seen = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    options = GenerationConfig(
-        do_sample=True, max_new_tokens=most, bos_token_id=START, eos_token_id=END, pad_token_id=PAD, top_k=0,
-        suppress_tokens=list(never),
-    )  # fmt: skip
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(generator.initial_seed())
-        found: Tensor = network.generate(ids, attention_mask=seen, generation_config=options)  # type: ignore[assignment]
-    return found[:, longest:].tolist(), found.numel()
+    texts: list[list[int]] = [[] for _ in prompts]
+    running, cost = list(range(len(prompts))), 0
+    while running:
+        heads = [[*prompts[row], *texts[row]] for row in running]
+        longest = max(map(len, heads))
+        ids = torch.tensor([[PAD] * (longest - len(head)) + head for head in heads], device=network.device)
+        seen = torch.tensor([[0] * (longest - len(head)) + [1] * len(head) for head in heads], device=network.device)
+        most = max(rooms[row] - len(texts[row]) for row in running)
+        length = longest + max(1, min(most, network.config.n_positions - longest))
+        part = draws.select(running)
+        processors = [SuppressTokensLogitsProcessor(list(never), device=str(network.device)), Sampling(part)]
+        found = continued(network, ids, length, processors, seen)
+        cost += found.numel()
+        for row, more in zip(running, found[:, longest:].tolist(), strict=True):
+            texts[row] = [*texts[row], *more][: rooms[row]]
+        draws.drawn = part.drawn
+        running = [row for row in running if END not in texts[row] and len(texts[row]) < rooms[row]]
+    return texts, cost

@@ -6,13 +6,13 @@ heads, on words and masks in place of noisy word vectors. References: `diffcontr
 B batch · L positions
 """
 
-import random
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.draws import Draws
 from diffcontrol.masked.guidance import Asked, Unguided
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.masked.sampler import Ancestral
@@ -35,8 +35,8 @@ class MaskedDiffusion(Steered):
         return [self.lm, *self.guides()]
 
     @torch.no_grad()
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        lm, layouts = self.lm, self.layouts(requests, random.Random(generator.initial_seed()))
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        lm, layouts = self.lm, self.layouts(requests, draws)
         length = self.longest(requests, lm.length)
         fixed, mask = known(layouts, lm)
         ids = torch.where(mask, fixed, lm.mask)[:, :length].contiguous()
@@ -45,7 +45,7 @@ class MaskedDiffusion(Steered):
         # A guidance with nothing to follow has nothing to differentiate.
         guidance = self.guidance if self.control(requests).parts else Unguided()
         predict = partial(guidance.predict, asked)
-        for share in self.sampler(ids, lm.mask, predict, generator, self.least(requests)):
+        for share in self.sampler(ids, lm.mask, predict, draws, self.least(requests)):
             progress(share)
         rows = zip(ids.tolist(), layouts, strict=True)
         return [lm.corpus.vocabulary.decode(row, layout.words) for row, layout in rows]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, Request
 
@@ -31,8 +32,8 @@ class Mixture(Method):
     def positions(self, request: Request) -> int:
         return self.one.positions(request)
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        drawn = (torch.rand(len(requests), generator=generator) < self.share).tolist()
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        drawn = (draws.uniform() < self.share).tolist()
         texts: dict[int, list[str]] = {}
         for method, wanted in ((self.one, False), (self.other, True)):
             rows = [row for row, other in enumerate(drawn) if other is wanted]
@@ -43,5 +44,6 @@ class Mixture(Method):
             def part(share: float, done: int = done, own: int = len(rows)) -> None:
                 progress((done + share * own) / len(requests))
 
-            texts |= zip(rows, method.write([requests[row] for row in rows], generator, part), strict=True)
+            found = method.write([requests[row] for row in rows], draws.select(rows), part)
+            texts |= zip(rows, found, strict=True)
         return [texts[row] for row in range(len(requests))]

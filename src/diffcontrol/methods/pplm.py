@@ -20,6 +20,7 @@ from transformers import DynamicCache, LogitsProcessor
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN
 from diffcontrol.autoregressive.discriminator import Discriminator
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END, PAD
@@ -135,11 +136,11 @@ class Pplm(Method):
     def models(self) -> list[nn.Module]:
         return [self.discriminator.lm]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         classes = [
             self.discriminator.classes(name, [request.targets[name] for request in requests])
             for name in self.discriminator.tasks
         ]
         lm = self.discriminator.lm
-        ids = lm.generate(len(requests), generator, [PplmProcessor(self.discriminator, classes, **self.how)])
+        ids = lm.generate(draws, [PplmProcessor(self.discriminator, classes, **self.how)])
         return [lm.corpus.vocabulary.decode(row) for row in ids.tolist()]

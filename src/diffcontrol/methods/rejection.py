@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.methods.fudge import FudgeProcessor
 from diffcontrol.task import Request
@@ -27,9 +28,9 @@ class Sampled(Method):
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         processor = FudgeProcessor([], 0, 0)  # forbids words that no text has
-        ids = self.lm.generate(len(requests), generator, [processor], self.temperature)
+        ids = self.lm.generate(draws, [processor], self.temperature)
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

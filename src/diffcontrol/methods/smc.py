@@ -34,6 +34,7 @@ from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.autoregressive.writing import Writing
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws, chosen
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Rule
@@ -88,8 +89,9 @@ class Particles:
         for row, word in zip(self.running.tolist(), words.tolist(), strict=True):
             self.words[row].append(word)
 
-    def proceed(self, threshold: float, generator: torch.Generator) -> Tensor:
-        """Resamples where the effective number of particles is at most `threshold` × N. Returns where each of those
+    def proceed(self, threshold: float, uniform: Tensor) -> Tensor:
+        """Resamples where the effective number of particles is at most `threshold` × N, each with its number
+        of `uniform` [B] from [0, 1). Returns where each of those
         that now run stood among those that ran before, [R'] (so doubled ones stand there twice)."""
         place = torch.full((len(self.words),), -1)  # among those that ran
         place[self.running] = torch.arange(len(self.running))
@@ -98,7 +100,7 @@ class Particles:
         for request in (runs.any(1) & weights.isfinite().any(1)).nonzero()[:, 0].tolist():
             shares = weights[request].softmax(0)
             if 1 / shares.square().sum() <= threshold * self.count:
-                self._resample(request, systematic(shares, generator), place)
+                self._resample(request, systematic(shares, float(uniform[request])), place)
         ended = torch.tensor([bool(words) and words[-1] == END for words in self.words])
         self.running = ((place >= 0) & ~ended & self.weight.isfinite()).nonzero()[:, 0]
         return place[self.running]
@@ -110,24 +112,25 @@ class Particles:
         self.debt[own], place[own] = self.debt[rows], place[rows]
         self.words[own] = [list(self.words[row]) for row in rows.tolist()]
 
-    def drawn(self, generator: torch.Generator) -> list[list[int]]:
+    def drawn(self, draws: Draws) -> list[list[int]]:
         """Of each request the words of one particle, by weight."""
         final = (self.weight - self.debt).view(-1, self.count)
+        alive = final.isfinite().any(1)
+        rows = draws.categorical(torch.where(alive[:, None], final, 0.0)).tolist()
         texts = []
-        for request, weights in enumerate(final):
-            if weights.isfinite().any():
-                row = int(torch.multinomial(weights.softmax(0), 1, generator=generator))
+        for request, row in enumerate(rows):
+            if alive[request]:
                 texts.append(self.words[request * self.count + row])
             else:
                 texts.append(self.last.get(request, []))
         return texts
 
 
-def systematic(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """N draws from N shares with one random number (Carpenter et al. 1999): each is drawn N × its share times, rounded
-    up or down. [N] → [N]"""
+def systematic(shares: Tensor, uniform: float) -> Tensor:
+    """N draws from N shares with one number from [0, 1) (Carpenter et al. 1999): each is drawn N × its share times,
+    rounded up or down. [N] → [N]"""
     n = len(shares)
-    points = (torch.arange(n) + torch.rand((), generator=generator)) / n
+    points = (torch.arange(n) + uniform) / n
     return torch.searchsorted(shares.cumsum(0), points, right=True).clamp(max=int(shares.nonzero().max()))
 
 
@@ -167,12 +170,12 @@ class Smc(Method):
         """The rules that one request's texts are weighed by."""
         return [make(request.targets[name]) for name, make in self.rules.items()]
 
-    def write(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> list[list[str]]:
-        drawn = self.ended(requests, generator, progress).drawn(generator)
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        drawn = self.ended(requests, draws, progress).drawn(draws)
         return [self.lm.corpus.vocabulary.decode(words) for words in drawn]
 
     @torch.inference_mode()
-    def ended(self, requests: Sequence[Request], generator: torch.Generator, progress: Progress) -> Particles:
+    def ended(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> Particles:
         """All particles, written to their end."""
         asked = [json.dumps(request.targets) for request in requests]
         known = {key: self.asked(request) for key, request in dict(zip(asked, requests, strict=True)).items()}
@@ -192,13 +195,13 @@ class Smc(Method):
                 log_probs = log_probs.masked_fill(torch.arange(log_probs.shape[1]) != END, -torch.inf)
             drawn = log_probs + pull
             gain = drawn.logsumexp(1)
-            words = torch.multinomial(probabilities(drawn), 1, generator=generator)[:, 0]
+            words = chosen(possible(drawn), draws.uniform(self.particles).flatten()[texts.running])
             debt = (pull - potential).gather(1, words[:, None])[:, 0]
             for twist in twists:
                 gained = twist.gain(words)
                 gain, debt = gain + gained, debt + (0.0 if twist.stays else gained)
             texts.write(words, gain, debt)
-            rows = texts.proceed(self.threshold, generator)
+            rows = texts.proceed(self.threshold, draws.uniform())
             progress(length / most)
             if not len(rows):
                 break
@@ -230,11 +233,11 @@ class Smc(Method):
         return torch.where(added.isfinite(), self.weight * added, added)  # 0 × −∞ is still forbidden
 
 
-def probabilities(log_probs: Tensor) -> Tensor:
-    """Rows that sum to 1; those in which nothing is possible say END, [R V] → [R V]."""
+def possible(log_probs: Tensor) -> Tensor:
+    """The same, but for rows in which nothing is possible: they say END, [R V] → [R V]."""
     none = log_probs.isneginf().all(1, keepdim=True)
     end = torch.arange(log_probs.shape[1]) == END
-    return torch.where(none & end, 0.0, log_probs).softmax(1)
+    return torch.where(none & end, 0.0, log_probs)
 
 
 def rule_of(task: ControlTask, corpus: Corpus) -> Callable[[Any], Rule] | None:

@@ -1,6 +1,5 @@
 """What methods share that a task steers through a head or through words fixed at their places."""
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ from hydra.utils import get_object
 from torch import nn
 
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import Draws
 from diffcontrol.layout import Layout, drawn, joint
 from diffcontrol.method import Method
 from diffcontrol.steering.base import Steering, Weighted
@@ -50,10 +50,10 @@ class Steered(Method):
         ]
         return Weighted([(strength, part) for strength, part in parts if part])
 
-    def layouts(self, requests: Sequence[Request], rng: random.Random) -> list[Layout]:
+    def layouts(self, requests: Sequence[Request], draws: Draws) -> list[Layout]:
         """What is fixed in each row, drawn where a target allows several ways."""
         choices = [[s.layouts(r.targets[task]) for task, s in self.steering.items()] for r in requests]
-        return [drawn(joint(options), rng) for options in choices]
+        return [drawn(joint(options), u) for options, u in zip(choices, draws.uniform().tolist(), strict=True)]
 
     def guides(self) -> list[nn.Module]:
         """The steerings that are networks."""
