@@ -208,15 +208,21 @@ def test_runs_that_wrote_no_marks_and_texts_of_no_words_have_a_page():
     assert "['food', 'Crêpes']" in page.seen and "(a text of no words)" in page.seen
 
 
-def test_results_come_last_and_whatever_fails_before_keeps_no_numbers_back(tmp_path, monkeypatch):
+def test_results_are_saved_before_anything_is_made_of_them(tmp_path, monkeypatch):
+    def steps():
+        assert (tmp_path / "samples.jsonl").exists() and (tmp_path / "results.json").exists()
+        raise ValueError("no steps")
+
     def page(*_):
-        assert (tmp_path / "samples.jsonl").exists() and not (tmp_path / "results.json").exists()
         raise ValueError("no page")
 
+    with pytest.raises(ValueError, match="no steps"):
+        report.write(tmp_path, made_up(), lines(), steps)
     monkeypatch.setattr(report, "run_page", page)
     with pytest.raises(ValueError, match="no page"):
         report.write(tmp_path, made_up(), lines())
     assert json.loads((tmp_path / "results.json").read_text()) == made_up()
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == len(lines())
     assert not list(tmp_path.glob("*.part"))
 
 

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from diffcontrol.methods.fudge import Fudge
+from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from run import main
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +161,30 @@ def test_a_second_run_trains_nothing_and_writes_the_same(first, here, capfd):
     assert results(again)["trained"] == [] and "training" not in said.out + said.err
     assert samples(again) == samples(own)
     assert {path: path.stat().st_mtime_ns for path in (folder / "store").rglob("*.safetensors")} == before
+
+
+def test_a_run_that_fails_is_repeated_in_its_folder_without_what_is_written(first, here, monkeypatch):
+    folder, own, _ = first
+    again = [f"hydra.run.dir={folder / 'named'}"]
+    with monkeypatch.context() as patched, pytest.raises(SystemExit):
+        patched.setattr(Fudge, "write", Mock(side_effect=ConnectionError("the power went off")))
+        here(folder, *again)
+    assert not (folder / "named" / "results.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(GuidedDiffusion, "write", Mock(side_effect=AssertionError("is written already")))
+        here(folder, *again)
+    assert samples(folder / "named") == samples(own)
+    for name, row in results(folder / "named")["methods"].items():
+        tokens = results(own)["methods"][name]["token_evaluations_per_sample"]
+        assert row["token_evaluations_per_sample"] == tokens and (row["seconds_per_sample"] > 0) == (name != "gold")
+
+
+def test_a_page_that_fails_loses_no_numbers(first, here, monkeypatch):
+    folder, own, _ = first
+    monkeypatch.setattr(GuidedDiffusion, "denoising", Mock(side_effect=ConnectionError("the power went off")))
+    with pytest.raises(SystemExit):
+        here(folder, f"paths.outputs={folder / 'pageless' / 'outputs'}")
+    assert samples(newest(folder / "pageless")) == samples(own)
 
 
 @pytest.mark.parametrize(("target", "said"), [

@@ -60,8 +60,9 @@ class Model:
         """Writes `n` texts that are to meet all of the targets at once, given as task=target. Models that are missing
         are trained first.
 
-        seed: of what is drawn, None: as configured; the same seed gives the same texts. perplexity: whether it is
-        measured, for which its language model has to be trained; None: where that model is there already.
+        seed: of what is drawn, None: as configured; the same seed gives the same texts, and a larger `n` further ones.
+        perplexity: whether it is measured, for which its language model has to be trained; None: where that model is
+        there already.
 
         Raises:
             Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the

@@ -5,7 +5,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,12 +20,13 @@ from diffcontrol import allowed, fitting, offers, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.logger import headline, log_results, loggers
-from diffcontrol.method import Method
+from diffcontrol.method import Method, Texts
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
 from diffcontrol.requests import SPLIT_OF, choose, sources
 from diffcontrol.store import Store, commit
 from diffcontrol.task import ControlTask, Request
+from diffcontrol.written import Written, alone_in
 
 log = logging.getLogger(__name__)
 STARTED = datetime.now()  # one time for all runs of a sweep, which thereby are a group
@@ -87,8 +88,24 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def compare(cfg: dict[str, Any]) -> float:
-    """Writes with every method on the same targets, scores, reports; returns what `run` returns."""
+    """Writes with every method on the same targets, scores, reports; returns what `run` returns.
+
+    Raises:
+        Refused: as `prepare`, or another run is at work in the same folder.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+        return _compare(cfg, folder)
+    with alone_in(folder):
+        try:
+            return _compare(cfg, folder)
+        except BaseException:
+            if any((folder / "written").glob("*.jsonl")):
+                log.warning("what is written is kept: the same command with hydra.run.dir=%s goes on from it", folder)
+            raise
+
+
+def _compare(cfg: dict[str, Any], folder: Path) -> float:
     ready = prepare(cfg)
     store, tasks, requests, judges = ready.store, ready.tasks, ready.requests, ready.judges
     methods = {name: store.build(node) for name, node in ready.methods.items()}
@@ -99,7 +116,8 @@ def compare(cfg: dict[str, Any]) -> float:
         evaluations["gold"] = evaluate(gold, requests, tasks, judges)
         evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
     for name, method in methods.items():
-        texts, cost = _timed(name, method, requests, cfg["num_samples"])
+        kept = Written(folder / "written" / f"{name}.jsonl", ready.methods[name], requests, cfg["num_samples"])
+        texts, cost = _timed(name, method, requests, cfg["num_samples"], kept)
         evaluations[name] = evaluate(texts, requests, tasks, judges)
         node = ready.methods[name]
         evaluations[name].extra = {**cost, "models": store.addresses(node), "strength": own_strength(node, tasks)}
@@ -117,12 +135,16 @@ def compare(cfg: dict[str, Any]) -> float:
         **({"matched": cfg["matched"]} if cfg["matched"] else {}),
     }  # fmt: skip
     samples = [sample for name, evaluation in evaluations.items() for sample in evaluation.samples(name, requests)]
-    denoising = [
-        {"method": name, "tasks": dict(requests[0].targets), "t": t, "words": words}
-        for name, method in methods.items()
-        for t, words in method.denoising(requests[0], STEPS_SHOWN)
-    ]
-    _write(cfg, folder, results, *(annotated(lines, tasks, judges) for lines in (samples, denoising)))
+
+    def denoising() -> list[dict[str, Any]]:
+        steps = [
+            {"method": name, "tasks": dict(requests[0].targets), "t": t, "words": words}
+            for name, method in methods.items()
+            for t, words in method.denoising(requests[0], STEPS_SHOWN)
+        ]
+        return annotated(steps, tasks, judges)
+
+    _write(cfg, folder, results, annotated(samples, tasks, judges), denoising)
     return headline(results)["strict"]
 
 
@@ -198,14 +220,25 @@ def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpu
     return found
 
 
-def _timed(name: str, method: Method, requests: list, n: int) -> tuple[list[list[list[str]]], dict[str, float]]:
-    before = _evaluations(method)
-    started = time.perf_counter()
-    texts = method.generate(requests, n, title=name)
-    seconds = time.perf_counter() - started
-    after = _evaluations(method)
+def _timed(name: str, method: Method, requests: list, n: int,
+           kept: Written) -> tuple[list[list[list[str]]], dict[str, float]]:  # fmt: skip
+    """The texts, those that are kept and the others, and what they cost."""
+    if kept.texts:
+        log.info("%s: %d texts are there already (%s)", name, len(kept.texts), kept.file)
+    since, before = time.perf_counter(), _evaluations(method)
+
+    def keep(texts: Texts) -> None:
+        nonlocal since, before
+        now, after = time.perf_counter(), _evaluations(method)
+        kept.add(texts, now - since, after - before)
+        since, before = time.perf_counter(), after
+
+    texts = method.generate(requests, n, name, kept.texts, keep)
     count = len(requests) * n
-    return texts, {"seconds_per_sample": seconds / count, "token_evaluations_per_sample": (after - before) / count}
+    return texts, {
+        "seconds_per_sample": kept.seconds / count,
+        "token_evaluations_per_sample": kept.token_evaluations / count,
+    }
 
 
 def _evaluations(method: Method) -> int:
@@ -248,8 +281,8 @@ def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
     return loggers(cfg.get("logger") or {}, cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
 
 
-def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list, denoising: list) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list,
+           denoising: Callable[[], list]) -> None:  # fmt: skip
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples, denoising)
     log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
 
 Progress = Callable[[float], None]  # told the share of a chunk that is written
+Texts = Mapping[int, Sequence[str]]  # row i · n + j → the words of sample j of request i
 
 
 class Method(ABC):
@@ -87,11 +89,16 @@ class Method(ABC):
             seen[request.number] += 1
         return Draws(seeds)
 
-    def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
-        """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar."""
+    def generate(self, requests: Sequence[Request], n: int, title: str = "", known: Texts = MappingProxyType({}),
+                 keep: Callable[[Texts], None] = lambda chunk: None) -> list[list[list[str]]]:  # fmt: skip
+        """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar.
+
+        known: texts that are there already and are not written again; keep: is told the texts of each chunk once they
+        are written.
+        """
         rows, draws = [request for request in requests for _ in range(n)], self.draws(requests, n)
-        order = sorted(range(len(rows)), key=lambda row: self.positions(rows[row]))
-        texts: dict[int, list[str]] = {}
+        texts = {row: list(words) for row, words in known.items()}
+        order = sorted(set(range(len(rows))) - set(texts), key=lambda row: (self.positions(rows[row]), row))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, disable=not title) as bar:
             shown = bar.add_task(f"writing: {title}", total=len(rows))
@@ -102,6 +109,8 @@ class Method(ABC):
             for first in range(0, len(order), self.chunk):
                 chunk = order[first : first + self.chunk]
                 written = self.write([rows[row] for row in chunk], draws.select(chunk), progress)
-                texts |= zip(chunk, written, strict=True)
+                done = dict(zip(chunk, written, strict=True))
+                texts |= done
+                keep(done)
                 bar.update(shown, completed=len(texts))
         return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]

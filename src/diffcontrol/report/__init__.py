@@ -5,7 +5,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,20 +40,20 @@ def frame(folder: str | Path) -> "pandas.DataFrame":
     return frames.frame(folder)
 
 
-def write(folder: Path, results: Mapping, samples: Iterable[Mapping], denoising: Sequence[Mapping] = ()) -> None:
-    """Writes the run's files into `folder`; `denoising` holds the texts of single steps, for report.html alone.
+def write(folder: Path, results: Mapping, samples: Iterable[Mapping],
+          denoising: Callable[[], Sequence[Mapping]] = list) -> None:  # fmt: skip
+    """Writes the run's files into `folder`; `denoising` makes the texts of single steps, for report.html alone.
 
-    results.json, by which a run counts as finished, comes last and whole; a
-    picture or a page that fails keeps no numbers back."""
+    First the texts, then results.json, by which a run counts as finished, whole or not at all; only then what is made
+    of them, so that a picture or a page that fails loses nothing.
+    """
     folder, samples = Path(folder), list(samples)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    write_whole(folder / "results.json", lambda file: file.write(text.encode()))
     (folder / "table.md").write_text(markdown(results), encoding="utf-8")
-    try:
-        tradeoff(results, folder / "tradeoff.png")
-        page = run_page(results, samples, (folder / "tradeoff.png").read_bytes(), denoising)
-        (folder / "report.html").write_text(page, encoding="utf-8")
-    finally:
-        text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / "results.json", lambda file: file.write(text.encode()))
+    tradeoff(results, folder / "tradeoff.png")
+    page = run_page(results, samples, (folder / "tradeoff.png").read_bytes(), denoising())
+    (folder / "report.html").write_text(page, encoding="utf-8")
