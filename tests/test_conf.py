@@ -401,7 +401,8 @@ ALL = DIFFUSION | {CAUSAL, PREDICTOR, TEACHER}
 
 
 @pytest.mark.parametrize(("overrides", "expected"), [
-    ("model=small", ALL), ("model.depth=3", ALL), ("model.embedding=17", DIFFUSION), ("data.seed=1", ALL),
+    ("model=small", ALL - {TEACHER}), ("model.depth=3", ALL - {TEACHER}), ("model.embedding=17", DIFFUSION),
+    ("judge.teacher.model.width=8", {TEACHER}), ("judge.teacher.optim.steps=9", {TEACHER}), ("data.seed=1", ALL),
     ("data.size=61", ALL), ("objective=end_to_end", DIFFUSION), ("schedule=cosine", DIFFUSION),
     ("schedule.margin=2", DIFFUSION), ("lm.optim.steps=7", DIFFUSION), ("lm.window=0", DIFFUSION),
     ("lm.model_seed=9", DIFFUSION), ("encoder=noisy", {CLASSIFIER}), ("classifier_optim.lr=1", {CLASSIFIER}),
@@ -414,9 +415,10 @@ def test_what_bears_on_weights_retrains_that_and_no_more(store, overrides, expec
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-def test_the_judge_is_no_model_that_writes(store):
-    found = addresses(store)
-    assert found[TEACHER] not in {found[name] for name in ALL - {TEACHER}}
+def test_the_judge_is_of_no_methods_architecture():
+    cfg = composed(f"method=[{','.join(METHODS)}]")
+    writers = {node["_target_"] for _, node in nodes(cfg["method"]) if is_recipe(node)}
+    assert writers and cfg["judge"]["teacher"]["_target_"] not in writers
 
 
 @pytest.mark.parametrize("seed", [1, 2, -1])

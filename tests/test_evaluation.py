@@ -1,5 +1,7 @@
 """Judges: what tasks are given, and what is said of the judges themselves."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,23 @@ def test_grammar_is_a_measure_beside_perplexity_and_a_text_counts_that_is_met_an
     assert row["success"]["animal"]["met_and_grammatical"]["mean"] == 0.5
     assert [line["grammatical"] for line in lines] == [1, 1, 0, 1]
     assert lines[1]["scores"]["all"] == {"strict": 0, "released": 0, "met_and_grammatical": 0}
+
+
+class Counts:
+    """A second language model, which thinks every word as likely as any other of four."""
+
+    def nll(self, texts):
+        return [math.log(4) * (len(text) + 1) for text in texts], [len(text) + 1 for text in texts]
+
+
+def test_a_second_judge_of_fluency_stands_beside_the_first():
+    requests = [Request({"fake": "red"}), Request({"fake": "green"})]
+    judges = {"teacher": Teacher(), "ngram": Counts()}
+    found = evaluate([[["red"]], [["a", "green"]]], requests, {"fake": FakeTask()}, judges)
+    fluency = found.row()["fluency"]
+    assert fluency["perplexity_ngram"]["mean"] == pytest.approx(4)
+    assert fluency["nll"]["mean"] == pytest.approx((2 / 2 + 4 / 3) / 2)
+    assert [line["nll_ngram"] for line in found.samples("some", requests)] == pytest.approx([math.log(4)] * 2)
 
 
 class Halfway(FakeTask):

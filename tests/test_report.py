@@ -146,6 +146,47 @@ def test_missing_numbers_become_dashes_and_composed_tasks_their_own_columns():
     assert "gold" not in {point.name for point in points(results)}
 
 
+def twice_judged(results: dict, **ngram: float) -> dict:
+    """The same results with the n-gram judge's perplexities of these methods."""
+    for name, value in ngram.items():
+        results["methods"][name]["fluency"]["perplexity_ngram"] = measure(value, 0.5)
+    return results
+
+
+def test_the_second_judge_of_fluency_has_a_column_where_it_judged(tmp_path):
+    results = twice_judged(made_up(), gold=6.5, fudge=21.25, guided_diffusion=22.0)
+    assert "| n-gram perplexity |" in layout.markdown(results)
+    assert "n-gram" not in layout.markdown(made_up())
+    lay(tmp_path / "run", results)
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    _, headers, body = gather.lay_out(rows)
+    at = headers.index("n-gram perplexity")
+    assert {names[-1]: cells[at].number for names, cells in body}["fudge"] == "21.25"
+
+
+def test_judges_of_fluency_that_rank_two_methods_differently_are_mentioned():
+    alike = twice_judged(made_up(), gold=99.0, unguided=8.0, fudge=20.0, guided_diffusion=21.0)
+    assert not [line for line in layout.notes(alike) if "disagree" in line]
+    (line,) = [line for line in layout.notes(twice_judged(alike, fudge=22.0)) if "disagree" in line]
+    assert line.endswith("the order is fudge before guided_diffusion")  # 14.3 and 14.7 by perplexity
+
+
+def with_entropy(results: dict, **bits: float) -> dict:
+    for name, value in bits.items():
+        results["methods"][name]["diversity"]["word_entropy"] = measure(value)
+    return results
+
+
+def test_a_matched_method_that_repeats_itself_is_marked():
+    bits = {"gold": 7.0, "fudge": 6.75, "guided_diffusion": 6.80}  # 3 % below gold is 6.79
+    matched = {"perplexity": 9.0, "settings": {"fudge": {"setting": {"scale": 3}}}}
+    results = with_entropy(made_up(matched=matched), **bits)
+    (line,) = [line for line in layout.notes(results) if line.startswith("entropy")]
+    assert "gold 7.00, fudge 6.75 (repeats itself), guided_diffusion 6.80;" in line
+    assert layout.entropies(with_entropy(made_up(), fudge=1.0)) == {"fudge": (1.0, False)}  # no gold to compare with
+    assert "| word entropy, bits |" in layout.markdown(results)
+
+
 def test_grammar_has_columns_where_it_was_judged(tmp_path):
     text = layout.markdown(judged(made_up()))
     assert "| met and grammatical % | perplexity | grammatical % |" in text

@@ -1,4 +1,5 @@
-"""Scores of written texts: control success by the tasks' scorers, fluency by the teacher and the grammar, diversity."""
+"""Scores of written texts: control success by the tasks' scorers, fluency by two language models and the
+grammar, diversity."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class Evaluation:
     nats: np.ndarray
     tokens: np.ndarray
     grammatical: np.ndarray | None = None  # 1 or 0; None where the data have no grammar
+    nll_ngram: np.ndarray | None = None  # nats a token by the n-gram judge; None where there is none
     extra: dict[str, Any] = field(default_factory=dict)  # seconds_per_sample, …
 
     @property
@@ -45,6 +47,9 @@ class Evaluation:
         judged = {}
         if self.grammatical is not None:
             judged["grammatical"] = interval.measure(self.grammatical.mean(1), SHARE)
+        if self.nll_ngram is not None:
+            judged["perplexity_ngram"] = interval.perplexity(self.nll_ngram.mean(1))
+            judged["nll_ngram"] = interval.measure(self.nll_ngram.mean(1))
         return {
             "success": {
                 task: {name: interval.measure(values.mean(1), SHARE) for name, values in scores.items()}
@@ -66,21 +71,26 @@ class Evaluation:
         for r, request in enumerate(requests):
             for s, words in enumerate(self.texts[r]):
                 scores = {t: {n: float(v[r, s]) for n, v in named.items()} for t, named in self.success.items()}
-                grammatical = {} if self.grammatical is None else {"grammatical": float(self.grammatical[r, s])}
+                judged = {"nll_ngram": self.nll_ngram, "grammatical": self.grammatical}
+                more = {name: float(values[r, s]) for name, values in judged.items() if values is not None}
                 yield {"method": method, "row": r, "tasks": dict(request.targets), "sample": s, "words": list(words),
-                       "scores": scores, "nll": float(self.nll[r, s]), **grammatical}  # fmt: skip
+                       "scores": scores, "nll": float(self.nll[r, s]), **more}  # fmt: skip
 
 
 def evaluate(
     texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
 ) -> Evaluation:
-    """Scores texts [requests][samples]; of the judges, `teacher` measures fluency, `grammar` (where the data have one)
-    tells which texts are grammatical, and the tasks take what they need."""
+    """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and `ngram` (where there is one) does
+    so again, `grammar` (where the data have one) tells which texts are grammatical, and the tasks take what they need.
+    """
     teacher: Teacher = judges["teacher"]
     success, grammatical = succeeded(texts, requests, tasks, judges)
     shape = (len(texts), len(texts[0]))
-    nats, tokens = teacher.nll([words for group in texts for words in group])
-    return Evaluation(texts, success, np.reshape(nats, shape), np.reshape(tokens, shape), grammatical)
+    flat = [words for group in texts for words in group]
+    nats, tokens = (np.reshape(values, shape) for values in teacher.nll(flat))
+    ngram: Teacher | None = judges.get("ngram")
+    second = np.divide(*(np.reshape(values, shape) for values in ngram.nll(flat))) if ngram else None
+    return Evaluation(texts, success, nats, tokens, grammatical, second)
 
 
 def succeeded(

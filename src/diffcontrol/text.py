@@ -44,3 +44,13 @@ class Vocabulary:
         stop = row.index(END) if END in row else max((n for n, i in enumerate(row, 1) if i != PAD), default=0)
         first = int(row[:1] == [START])
         return [known.get(place, self.words[row[place]]) for place in range(first, stop)]
+
+
+def crop(ids: Tensor) -> Tensor:
+    """Without the columns that are PAD in every row."""
+    return ids[:, : int((ids != PAD).any(0).sum())]
+
+
+def lengths(ids: Tensor) -> Tensor:
+    """Positions of each text that are not PAD, [B L] → [B]."""
+    return (ids != PAD).sum(1)

@@ -35,6 +35,22 @@ def test_disjoint_texts_have_self_bleu_zero():
     assert diversity.self_bleu([words("a b c d e"), words("f g h i j"), words("k l m n o")]) == pytest.approx([0.0] * 3)
 
 
+def test_entropy_worked_by_hand():
+    assert diversity.entropy([words("a b"), words("c d")]) == pytest.approx(2.0)  # four words, equally often
+    assert diversity.entropy([words("a a b c")]) == pytest.approx(1.5)  # 1/2 · 1 + 2 · 1/4 · 2
+    assert diversity.entropy([words("a a a")]) == diversity.entropy([[]]) == diversity.entropy([]) == 0.0
+
+
+def test_the_interval_of_entropy_is_that_of_leaving_each_target_out():
+    texts = invented(12)
+    found = diversity.measure([[text] for text in texts])["word_entropy"]
+    left_out = [diversity.entropy(texts[:k] + texts[k + 1 :]) for k in range(12)]
+    middle = sum(left_out) / 12
+    half = 1.96 * (11 / 12 * sum((value - middle) ** 2 for value in left_out)) ** 0.5
+    assert found["mean"] == pytest.approx(diversity.entropy(texts))
+    assert found["ci95"] == pytest.approx([found["mean"] - half, found["mean"] + half])
+
+
 def test_self_bleu_of_nothing_to_compare():
     assert diversity.self_bleu([words("a b c d")]) == [0.0]
     assert diversity.self_bleu([[], words("a b c d")]) == [0.0, 0.0]
@@ -51,7 +67,7 @@ def test_self_bleu_is_bounded_in_work_and_repeatable():
 
 def test_measure_covers_each_number_and_contains_its_mean():
     measures = diversity.measure([[text] for text in invented(40)])
-    assert set(measures) == {"distinct_1", "distinct_2", "self_bleu", "length"}
+    assert set(measures) == {"distinct_1", "distinct_2", "self_bleu", "word_entropy", "length"}
     for measure in measures.values():
         low, high = measure["ci95"]
         assert low <= measure["mean"] <= high
@@ -64,7 +80,7 @@ def test_more_samples_a_target_do_not_move_the_scale():
     texts = invented(40)
     one = diversity.measure([[text] for text in texts])
     copies = diversity.measure([[text] * 3 for text in texts])
-    for name in ("distinct_1", "distinct_2", "self_bleu"):
+    for name in ("distinct_1", "distinct_2", "self_bleu", "word_entropy"):
         assert copies[name]["mean"] == pytest.approx(one[name]["mean"])
     assert copies["self_bleu_within"]["mean"] == pytest.approx(1.0)  # collapse shows here
 

@@ -1,7 +1,7 @@
 """An autoregressive language model on words: GPT-2's architecture trained from scratch on the task's data.
 
 Radford et al. 2019, *Language Models are Unsupervised Multitask Learners*; Diffusion-LM (Li et al. 2022) §6.3 puts the
-plug-and-play baselines on it. A model of the same kind, trained apart, judges fluency.
+plug-and-play baselines on it.
 
 B batch · T positions of the longest text in it · V vocabulary
 """
@@ -11,16 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
-from diffcontrol.text import END, PAD, START, UNK
+from diffcontrol.likelihood import BUCKET, cross_entropies, mean, summed
+from diffcontrol.text import END, PAD, START, UNK, crop, lengths
 from diffcontrol.training import Steps, Trainable
 
 NEVER_WRITTEN = (START, UNK, PAD)
-BUCKET = 16  # batches sorted by length together
 
 
 def gpt2(model: Mapping[str, Any], vocabulary: int, positions: int, **kwargs: Any) -> GPT2Config:
@@ -32,16 +31,6 @@ def gpt2(model: Mapping[str, Any], vocabulary: int, positions: int, **kwargs: An
         activation_function="gelu",  # GPT-2's tanh approximation of it takes three times as long on a CPU
         bos_token_id=START, eos_token_id=END, **kwargs,
     )  # fmt: skip
-
-
-def crop(ids: Tensor) -> Tensor:
-    """Without the columns that are PAD in every row."""
-    return ids[:, : int((ids != PAD).any(0).sum())]
-
-
-def lengths(ids: Tensor) -> Tensor:
-    """Positions of each text that are not PAD, [B L] → [B]."""
-    return (ids != PAD).sum(1)
 
 
 class Sampling(LogitsProcessor):
@@ -70,7 +59,7 @@ class CausalLM(Trainable):
         return crop(super().collate(indices))
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"nll": self._negatives(batch).sum() / (batch[:, 1:] != PAD).sum()}
+        return {"nll": mean(self._negatives(batch), batch)}
 
     def steps(self, rank: int = 0, world: int = 1) -> Steps:
         train = self.corpus.ids["train"]
@@ -79,7 +68,7 @@ class CausalLM(Trainable):
     def _negatives(self, ids: Tensor) -> Tensor:
         """−log p of every word and END given what stands before it, 0 at PAD, [B T] → [B T−1]."""
         logits = self.network(ids[:, :-1], use_cache=False).logits  # [B T−1 V]; causal, so PAD at the end is not seen
-        return cross_entropy(logits.transpose(1, 2), ids[:, 1:], ignore_index=PAD, reduction="none")
+        return cross_entropies(logits, ids)
 
     @torch.inference_mode()
     def nll(self, texts: Sequence[Sequence[str]], batch_size: int = 256) -> tuple[list[float], list[int]]:
@@ -88,14 +77,9 @@ class CausalLM(Trainable):
         Unknown words count as UNK; an empty text is its END; a text is cut at the corpus' length, as in training.
         """
         self.eval()
-        ids = torch.stack([self.corpus.vocabulary.encode(text, self.corpus.length) for text in texts])
-        order = lengths(ids).argsort(stable=True)
-        sums = torch.zeros(len(ids), dtype=torch.float64)
-        for rows in order.split(batch_size):
-            batch = crop(ids[rows]).to(self.device)
-            sums[rows] = self._negatives(batch).double().sum(1).cpu()
-            self.token_evaluations += len(batch) * (batch.shape[1] - 1)
-        return sums.tolist(), (lengths(ids) - 1).tolist()
+        nats, tokens, evaluations = summed(self._negatives, texts, self.corpus, self.device, batch_size)
+        self.token_evaluations += evaluations
+        return nats, tokens
 
     @torch.inference_mode()
     def generate(self, draws: Draws, processors: Sequence[LogitsProcessor] = (), temperature: float = 1.0) -> Tensor:

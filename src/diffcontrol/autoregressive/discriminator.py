@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from diffcontrol.autoregressive.causal_lm import CausalLM, crop, lengths
+from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.text import PAD
+from diffcontrol.text import PAD, crop, lengths
 from diffcontrol.training import Trainable
 
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
-from diffcontrol.autoregressive.causal_lm import BUCKET, crop, gpt2, lengths
+from diffcontrol.autoregressive.causal_lm import gpt2
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.likelihood import BUCKET
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.text import PAD
+from diffcontrol.text import PAD, crop, lengths
 from diffcontrol.training import Steps, seed_of
 
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton
-from diffcontrol.autoregressive.causal_lm import BUCKET, NEVER_WRITTEN, CausalLM, crop, lengths
+from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.writing import Writing
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.text import END, PAD, START
+from diffcontrol.likelihood import BUCKET
+from diffcontrol.text import END, PAD, START, crop, lengths
 from diffcontrol.training import Steps, Trainable, seed_of
 
 AT_ONCE = 500  # samples of the language model drawn together

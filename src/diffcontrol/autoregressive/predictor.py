@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import GPT2Model
 
-from diffcontrol.autoregressive.causal_lm import BUCKET, crop, gpt2, lengths
+from diffcontrol.autoregressive.causal_lm import gpt2
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.autoregressive.reading import IMPLEMENTATION, Reading
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.likelihood import BUCKET
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.text import PAD
+from diffcontrol.text import PAD, crop, lengths
 from diffcontrol.training import Steps, seed_of
 
 

@@ -1,5 +1,9 @@
-"""How varied texts are: distinct-n, self-BLEU, length. Perplexity can be bought with short, plain, repeated text."""
+"""How varied texts are: distinct-n, self-BLEU, entropy, length.
 
+Perplexity can be bought with short, plain, repeated text.
+"""
+
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +31,17 @@ def distinct(texts: Sequence[Text], n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
+def entropy(texts: Sequence[Text]) -> float:
+    """Shannon entropy of the texts' words, in bits a word: of the relative frequencies as they are, so that it is too
+    low for few texts, by the same amount for equally many. It falls where words are repeated."""
+    return _entropy(Counter(chain.from_iterable(texts)))
+
+
+def _entropy(counts: Counter[str]) -> float:
+    size = counts.total()
+    return math.log2(size) - sum(count * math.log2(count) for count in counts.values()) / size if size else 0.0
+
+
 def self_bleu(texts: Sequence[Text], limit: int = REFERENCES) -> list[float]:
     """BLEU-4, 0..1, of each text against the others; of more than `limit` texts, a fixed random choice is scored."""
     if len(texts) > limit:
@@ -44,11 +59,12 @@ def _bleu(references: list[list[str]], text: list[str]) -> float:
 
 
 def measure(groups: Sequence[Sequence[Text]]) -> dict[str, Measure]:
-    """`distinct_1`, `distinct_2`, `self_bleu` and `length` of the texts written for each target.
+    """`distinct_1`, `distinct_2`, `self_bleu`, `word_entropy` (in bits) and `length` of the texts written for each
+    target.
 
-    Distinct-n and self-BLEU take one text a target, so a method with 50 samples a target stands on the same scale as
-    the gold sentences; distinct-n is then averaged over samples. `self_bleu_within`, present if there are several
-    samples a target, compares the samples of a target with each other: it shows collapse onto one answer.
+    Distinct-n, entropy and self-BLEU take one text a target, so a method with 50 samples a target stands on the same
+    scale as the gold sentences; the first two are then averaged over samples. `self_bleu_within`, present if there are
+    several samples a target, compares the samples of a target with each other: it shows collapse onto one answer.
 
     Raises:
         ValueError: no targets, or a target without texts.
@@ -62,6 +78,7 @@ def measure(groups: Sequence[Sequence[Text]]) -> dict[str, Measure]:
         "distinct_1": _distinct_measure(apart, 1),
         "distinct_2": _distinct_measure(apart, 2),
         "self_bleu": interval.measure(self_bleu([group[0] for group in apart])),
+        "word_entropy": _entropy_measure(apart),
         "length": length,
     }
     if several:
@@ -89,3 +106,16 @@ def _distinct_measure(groups: Sequence[Sequence[Text]], n: int) -> Measure:
             rest = size - count.total()
             left_out[k] += (len(total) - own) / rest / rounds if rest else 0.0
     return interval.jackknife(float(np.mean(values)), left_out, bounds=(0.0, 1.0))
+
+
+def _entropy_measure(groups: Sequence[Sequence[Text]]) -> Measure:
+    """Entropy of the i-th samples of all targets, averaged over i, with a jackknife interval over targets."""
+    rounds = min(len(group) for group in groups)
+    values, left_out = [], np.zeros(len(groups))
+    for i in range(rounds):
+        counts = [Counter(group[i]) for group in groups]
+        total = Counter(chain.from_iterable(group[i] for group in groups))
+        values.append(_entropy(total))
+        for k, count in enumerate(counts):
+            left_out[k] += _entropy(total - count) / rounds
+    return interval.jackknife(float(np.mean(values)), left_out, bounds=(0.0, math.inf))

@@ -17,6 +17,7 @@ from diffcontrol.report.layout import (
     MISSING,
     REFERENCES,
     SHOWN,
+    WHERE_MEASURED,
     Cell,
     Grid,
     asked,
@@ -32,12 +33,12 @@ _SHOWN: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, 
     ("released %", "released", 1, 100.0),
     ("met and grammatical %", "met_and_grammatical", 1, 100.0),
     ("perplexity", "perplexity", 2, 1.0),
+    ("n-gram perplexity", "perplexity_ngram", 2, 1.0),
     ("grammatical %", "grammatical", 1, 100.0),
     ("length", "length", 1, 1.0),
     *((header, key, 2, 1.0) for key, header in SHOWN.items()),
     ("seconds a sample", "seconds_per_sample", 3, 1.0),
 )
-_WHERE_MEASURED = ("met_and_grammatical", "grammatical")  # shown where some row has them
 Key = tuple[int, str, str]  # seed, training ("" unless it has a model_seed), and what is mixed
 
 
@@ -278,7 +279,7 @@ def lay_out(rows: Sequence[Row]) -> tuple[list[str], list[str], list[tuple[list[
     several = len({row.data for row in rows}) > 1
     papers = any(row.paper for row in rows)
     runs = "trainings × seeds" if any(len(row.trainings) > 1 for row in rows) else "seeds"
-    shown = [c for c in _SHOWN if c[1] not in _WHERE_MEASURED or any(c[1] in row.measures for row in rows)]
+    shown = [c for c in _SHOWN if c[1] not in WHERE_MEASURED or any(c[1] in row.measures for row in rows)]
     body = []
     for row in rows:
         beside = [task for task in row.tasks if task != row.task]

@@ -12,8 +12,10 @@ from diffcontrol.report import published
 
 REFERENCES = ("gold", "unguided")  # ceiling and floor, not competitors
 MISSING = "–"
-SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU"}
+SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU", "word_entropy": "word entropy, bits"}
+REPEATS = 0.97  # of gold's entropy; a method with less repeats itself
 SCORES = ("strict", "released")
+WHERE_MEASURED = ("met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy")  # else without a column
 NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
 
 
@@ -84,15 +86,20 @@ def columns(results: Mapping) -> list[Column]:
             said = NAMES.get(score, score)
             shown = said if len(results["tasks"]) == 1 else f"{task} {said}"  # one task stands in the title
             found.append(Column(f"{shown} %", ("success", task, score), 1, 100.0))
-    judged = any("grammatical" in method.get("fluency", {}) for method in results["methods"].values())
-    return [
-        *found,
+    found += [
         Column("perplexity", ("fluency", "perplexity")),
-        *([Column("grammatical %", ("fluency", "grammatical"), 1, 100.0)] if judged else []),
+        Column("n-gram perplexity", ("fluency", "perplexity_ngram")),
+        Column("grammatical %", ("fluency", "grammatical"), 1, 100.0),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
         Column("seconds a sample", ("seconds_per_sample",), 3),
     ]
+    return [c for c in found if c.path[-1] not in WHERE_MEASURED or _measured(results, c.path)]
+
+
+def _measured(results: Mapping, path: Sequence[str]) -> list[str]:
+    """The methods that have this number."""
+    return [name for name, method in results["methods"].items() if look_up(method, path) is not None]
 
 
 def look_up(tree: Any, path: Sequence[str]) -> Any:
@@ -134,7 +141,7 @@ def caption(results: Mapping) -> str:
 
 def notes(results: Mapping) -> list[str]:
     """The judges' own quality and paired differences, where the run has them, and where published rows come from."""
-    lines = []
+    lines = _disagreement(results)
     for judge, measures in results.get("judges", {}).items():
         parts = [f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %" for name, measure in measures.items()]
         n = next(iter(measures.values()))["n"]
@@ -142,6 +149,12 @@ def notes(results: Mapping) -> list[str]:
     if matched := results.get("matched"):
         how = "; ".join(f"{name} {_said(choice)}" for name, choice in matched["settings"].items())
         lines.append(f"settings chosen on dev for a perplexity of at most {matched['perplexity']:.2f}: {how}")
+        said = [f"{name} {bits:.2f}{' (repeats itself)' * own}" for name, (bits, own) in entropies(results).items()]
+        if said:
+            lines.append(
+                f"entropy there, in bits a word: {', '.join(said)}; a method repeats itself where it is more than"
+                f" {100 * (1 - REPEATS):.0f} % below gold's"
+            )
     for pair, difference in results.get("differences", {}).items():
         parts = [
             f"{task} strict {_signed(cell(scores['strict'], 1, 100.0))} points"
@@ -152,6 +165,24 @@ def notes(results: Mapping) -> list[str]:
             parts.append(f"NLL {_signed(cell(difference['nll']))}")
         lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
     return lines + ([published.SOURCE] if published_rows(results) else [])
+
+
+def entropies(results: Mapping) -> dict[str, tuple[float, bool]]:
+    """Bits a word of each method that has them, and whether it repeats itself: has less than `REPEATS` times gold's."""
+    path = ("diversity", "word_entropy", "mean")
+    bits = {name: look_up(results["methods"][name], path) for name in order(_measured(results, path))}
+    least = REPEATS * bits.get("gold", 0.0)
+    return {name: (own, own < least) for name, own in bits.items()}
+
+
+def _disagreement(results: Mapping) -> list[str]:
+    """A sentence, if the two language models that judge fluency rank two methods differently."""
+    paths = [("fluency", name, "mean") for name in ("perplexity", "perplexity_ngram")]
+    both = [name for name in _measured(results, paths[0]) if name in _measured(results, paths[1]) and name != "gold"]
+    one, other = ({name: look_up(results["methods"][name], path) for name in both} for path in paths)
+    pairs = [f"{a} before {b}" for a in both for b in both if one[a] < one[b] and other[a] > other[b]]
+    said = "the two judges of fluency disagree; by perplexity, but not by n-gram perplexity, the order is"
+    return [f"{said} {', '.join(pairs)}"] if pairs else []
 
 
 def _said(choice: Mapping) -> str:

@@ -15,7 +15,7 @@ from diffcontrol.metrics import interval
 
 SAMPLES = "samples.jsonl"
 Scores = Mapping[str, list[float]]  # target → scores of its samples
-_OF_TEXT = ("nll", "grammatical", "length")  # the same whatever task is looked at
+_OF_TEXT = ("nll", "nll_ngram", "grammatical", "length")  # the same whatever task is looked at
 
 
 @dataclass
@@ -65,4 +65,4 @@ def pooled(paths: Sequence[Path], method: str, task: str, name: str) -> interval
     means = [sum(scores) / len(scores) for scores in together.values()]
     if name.startswith("perplexity"):
         return interval.perplexity(means) if wanted in _OF_TEXT else None
-    return interval.measure(means, None if name in ("nll", "length") else interval.SHARE)
+    return interval.measure(means, None if name in ("nll", "nll_ngram", "length") else interval.SHARE)
