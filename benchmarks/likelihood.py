@@ -3,10 +3,10 @@
     python benchmarks/likelihood.py
     python benchmarks/likelihood.py task=semantic_content '+benchmark={texts: 50, draws: 64, looks: [1]}'
 
-Both models learned from the same texts, and are trained first where they are missing. Words and END are counted, for
-both; that a text ends, and all PAD behind it, is part of what the diffusion LM pays for. What the bound is, and how it is
-drawn, stands in src/diffcontrol/diffusion/bound.py. looks: 2 lets the network look twice at each x_t, as
-self-conditioning does in training.
+Both models learned from the same texts, and are trained first where they are missing. Nats are divided by the number of
+words and END for both; what the diffusion LM pays for PAD, which says where a text ends, is among its nats. What the
+bound is, and how it is drawn, stands in src/diffcontrol/diffusion/bound.py. looks: 2 lets the network look twice at
+each x_t, as self-conditioning does in training.
 """
 
 from collections.abc import Sequence
@@ -58,8 +58,8 @@ def measure(cfg: DictConfig) -> None:
         axes.invert_yaxis()
         axes.set(xlabel="nats a word")
 
-    note = (f"Means over texts of nats a word, END among the words, with bootstrap intervals over texts; {wanted['draws']} "
-            "draws of each text. The bound is in continuous time.")  # fmt: skip
+    note = ("Means over texts of nats a word, END among the words, with bootstrap intervals over texts. The bound is "
+            f"in continuous time, {wanted['draws']} draws of each text.")  # fmt: skip
     write(rows, COLUMNS, note, draw, differences=differences, models=store.addresses({key: full[key] for key in (
         "lm", "causal_lm")}), **wanted)  # fmt: skip
 

@@ -109,8 +109,8 @@ class Prompted(Trainable):
         return torch.tensor([row + [self.blank] * (longest - len(row)) for row in rows])
 
     def filled(self, serialised: Sequence[Sequence[str]]) -> Tensor:
-        """`prompts` filled up with blanks to `prompt_length` positions P, so that the i-th tag of a target always stands
-        at the same distance from the i-th word of the text, [B P]."""
+        """`prompts` filled up with blanks to `prompt_length` positions P, [B P]: the i-th tag of a target always stands
+        at the same distance from the i-th word of the text."""
         rows = self.prompts(serialised)
         return pad(rows, (0, self.prompt_length - rows.shape[1]), value=self.blank)
 

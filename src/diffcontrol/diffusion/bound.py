@@ -1,8 +1,8 @@
 """The variational bound on −log p(text) of a diffusion language model (Li et al. 2022, §4.2 and eq. 2; Ho et al. 2020,
 eq. 5), so that it can stand beside the exact likelihood of an autoregressive one.
 
-The latents are the noisy texts x_t of the text's word vectors E_w, at the times that are sampled, from t = 1 down to the
-last look at t₀, which decides the words:
+The latents are x_t, the text's word vectors E_w made noisy, at the times that are sampled, from t = 1 down to the last
+look at t₀, which decides the words:
 
     −log p(w)  ≤  E_q[ −log p(w | x_t₀) ]                                    reconstruction
                 + Σ_(s < t) E_q KL( q(x_s | x_t, E_w) ‖ q(x_s | x_t, x̂₀) )   diffusion
@@ -15,8 +15,8 @@ the number of steps is infinite (§5 there), which makes the sum the integral
 
     ½ ∫ E ‖E_w − x̂₀‖² dSNR    from SNR(1) to SNR(t₀)
 
-so the schedule bears on it by its ends alone. The expected word vector is the best x̂₀ there is: of a network that knows
-p(w | x_t) the bound is −log p(w), but for the prior term and for what words that are still open at t₀ say of one another.
+so the schedule bears on it by its ends alone. The expected word vector is the best x̂₀ there is: of a network that
+knows p(w | x_t) the bound is −log p(w), but for the prior term and for what words still open at t₀ say of one another.
 The sampler that writes takes fewer steps, with less noise: it is another model, and this bound says nothing of it.
 
 B texts · L positions · D embedding width

@@ -10,7 +10,7 @@ et al. 2022, 2211.15089, §4.3):
 
     x̂₀ = û + w (ĉ − û)        û without the prompt, ĉ with it
 
-which is the same of ε, as ε is linear in x̂₀ at a given x_t. Several tasks are a product, each with a network of its own:
+and so is it of ε, which is linear in x̂₀ at a given x_t. Several tasks, each with a network of its own, are a product:
 
     x̂₀ = mean_k û_k + w Σ_k (ĉ_k − û_k)
 

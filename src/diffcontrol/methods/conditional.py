@@ -1,7 +1,7 @@
 """Conditional diffusion: diffusion language models that learned to write from the target, guided without a classifier
 (Ho & Salimans 2022, 2207.12598). The oracle of the diffusion side, as `finetuned` is that of the autoregressive one.
 
-The equations stand in `diffcontrol.diffusion.conditional`. Several tasks are a product: their guided differences add up.
+The equations stand in `diffcontrol.diffusion.conditional`. Several tasks are a product: the guided differences add up.
 
 B batch · L positions · D embedding width
 """
@@ -40,13 +40,13 @@ class Conditional(Method):
         (one, first), *others = lms.items()
         for name, other in others:
             if other["lm"] != first["lm"]:
-                raise Refused(f"conditional: the models of {one} and {name} begin from different diffusion LMs, so their "
-                              "noisy texts are not the same; a product of them needs one lm")  # fmt: skip
+                raise Refused(f"conditional: the models of {one} and {name} begin from different diffusion LMs, so "
+                              "they do not read the same noisy texts; a product of them needs one lm")  # fmt: skip
         for name, own in lms.items():
             if not own["drop"] and (weight, len(lms)) != (1, 1):
-                raise Refused(f"conditional: weight={weight} for {len(lms)} tasks needs to know texts without a target, "
-                              f"and with drop=0 the model of {name} never sees one; drop above 0, or weight=1 and one "
-                              "task")  # fmt: skip
+                raise Refused(f"conditional: weight={weight} of {len(lms)} task{'s'[: len(lms) > 1]} compares with "
+                              f"texts of no target, which the model of {name} never learns with drop=0; allowed is drop above "
+                              "0, or weight=1 of 1 task")  # fmt: skip
 
     def models(self) -> list[nn.Module]:
         return list(self.lms.values())
