@@ -45,8 +45,8 @@ class Conditional(Method):
         for name, own in lms.items():
             if not own["drop"] and (weight, len(lms)) != (1, 1):
                 raise Refused(f"conditional: weight={weight} of {len(lms)} task{'s'[: len(lms) > 1]} compares with "
-                              f"texts of no target, which the model of {name} never learns with drop=0; allowed is drop above "
-                              "0, or weight=1 of 1 task")  # fmt: skip
+                              f"texts of no target, which the model of {name} never learns with drop=0; allowed is "
+                              "drop above 0, or weight=1 of 1 task")  # fmt: skip
 
     def models(self) -> list[nn.Module]:
         return list(self.lms.values())
