@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "common"}
 TINY = ["experiment=tiny", "data.size=200", "data.length=16", "trainer.accelerator=cpu"]
 BRIEF = {  # what makes each of them short
+    "likelihood": ["+benchmark={texts: 3, draws: 2}"],
     "sampling": ["method=[guided_diffusion,paper]", "targets.n=2", "method.paper.sampler.steps=4"],
     "scaling": ["+benchmark={targets: [2], samples: [1, 3], positions: [12], width: [16]}"],
     "step": ["targets.n=2", "sampler.steps=2", "+benchmark={guidances: [unguided, conditioning]}"],
@@ -54,6 +55,16 @@ def test_it_writes_its_numbers_with_their_conditions_and_a_figure(name, run):
     CHECKS[name](found["rows"])
 
 
+def likelihood(rows):
+    assert [(row["split"], row["model"].split(",")[0]) for row in rows] == [
+        (split, model) for split in ("dev", "test") for model in ("causal LM", "diffusion LM", "diffusion LM")
+    ]  # fmt: skip
+    assert all(row["low"] <= row["nats"] <= row["high"] and row["n"] == 3 for row in rows)
+    for row in rows:
+        if row["model"].startswith("diffusion"):
+            assert row["reconstruction"] + row["diffusion"] + row["prior"] == pytest.approx(row["nats"])
+
+
 def sampling(rows):
     assert [row["method"] for row in rows] == ["unguided", "guided_diffusion", "paper"]
     paper = next(row for row in rows if row["method"] == "paper")
@@ -86,7 +97,7 @@ def training(rows):
     assert all(row["tokens_per_second"] > 0 and 0 < row["utilisation"] < 100 for row in rows)
 
 
-CHECKS = {check.__name__: check for check in (sampling, scaling, step, training)}
+CHECKS = {check.__name__: check for check in (likelihood, sampling, scaling, step, training)}
 
 
 @pytest.mark.parametrize("path", BENCHMARKS.values(), ids=BENCHMARKS)

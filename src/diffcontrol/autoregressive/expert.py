@@ -11,11 +11,11 @@ here.
 B rows · P positions of the prompt · T of the text · V vocabulary
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
@@ -23,14 +23,13 @@ from diffcontrol.autoregressive.causal_lm import gpt2
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.likelihood import BUCKET
-from diffcontrol.task import ControlTask, Target
+from diffcontrol.task import ControlTask
 from diffcontrol.text import PAD, crop, lengths
-from diffcontrol.training import Steps, seed_of
+from diffcontrol.training import Steps
 
 
 class Expert(Prompted):
-    """p(text | target). Prompts are filled up with blanks to P positions, so that the i-th tag of a target always
-    stands at the same distance from the i-th word of the text, and transformers can number positions by itself."""
+    """p(text | target). All prompts take P positions, so that transformers can number positions by itself."""
 
     def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
@@ -47,24 +46,14 @@ class Expert(Prompted):
 
     def collate(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Prompts [B P] of one of each text's own targets, texts [B T]."""
-        generator = torch.Generator().manual_seed(seed_of(self.model_seed, *indices))
-        targets = self.asked.pick(torch.tensor(indices), generator)
-        return self.prompts([self.asked.words[i] for i in targets.tolist()]), crop(super().collate(indices))
+        return self.own(indices), crop(super().collate(indices))
 
     def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         prompts, texts = batch
         logits = self(prompts, texts[:, :-1]).transpose(1, 2)
         return {"nll": cross_entropy(logits, texts[:, 1:], ignore_index=PAD)}
 
-    def prompts(self, serialised: Sequence[Sequence[str]]) -> Tensor:
-        rows = super().prompts(serialised)
-        return nn.functional.pad(rows, (0, self.prompt_length - rows.shape[1]), value=self.blank)
-
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
         """Logits of the word after each position of the text, prompts [B P], texts [B T] → [B T V+…]."""
         logits = self.network(torch.cat([prompts, texts], 1), use_cache=False).logits
         return logits[:, prompts.shape[1] :]
-
-    def asks(self, targets: Sequence[Target]) -> Tensor:
-        """Prompts of targets, [B P]."""
-        return self.prompts([self.task.serialize(target) for target in targets]).to(self.device)

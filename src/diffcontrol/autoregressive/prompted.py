@@ -1,4 +1,5 @@
-"""Models that read a task's target as words before the text: FUDGE's predictor and the fine-tuned expert.
+"""Models that read a task's target as words before the text: FUDGE's predictor, the fine-tuned expert, and the
+conditional diffusion LM.
 
 B rows · P positions of the prompt
 """
@@ -9,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
-from diffcontrol.task import ControlTask
-from diffcontrol.training import Trainable
+from diffcontrol.task import ControlTask, Target
+from diffcontrol.training import Trainable, seed_of
 
 TRIES = 16  # draws of a target that a text does not meet
 
@@ -105,3 +107,19 @@ class Prompted(Trainable):
         rows = [[*(self.ids.get(word, unknown) for word in words[:most]), self.separator] for words in serialised]
         longest = max(map(len, rows))
         return torch.tensor([row + [self.blank] * (longest - len(row)) for row in rows])
+
+    def filled(self, serialised: Sequence[Sequence[str]]) -> Tensor:
+        """`prompts` filled up with blanks to `prompt_length` positions P, [B P]: the i-th tag of a target always stands
+        at the same distance from the i-th word of the text."""
+        rows = self.prompts(serialised)
+        return pad(rows, (0, self.prompt_length - rows.shape[1]), value=self.blank)
+
+    def asks(self, targets: Sequence[Target]) -> Tensor:
+        """Prompts of targets, [B P]."""
+        return self.filled([self.task.serialize(target) for target in targets]).to(self.device)
+
+    def own(self, indices: list[int]) -> Tensor:
+        """Prompts [B P] of one of each training text's own targets, drawn as a function of the model seed and the texts
+        alone."""
+        generator = torch.Generator().manual_seed(seed_of(self.model_seed, *indices))
+        return self.filled([self.asked.words[i] for i in self.asked.pick(torch.tensor(indices), generator).tolist()])

@@ -63,14 +63,20 @@ class DiffusionLM(Trainable):
 
     def forward(self, x_t: Tensor, t: Tensor, previous: Prediction | None = None) -> Prediction:
         """x_t [B L D], t [B] → Prediction."""
-        inputs, table, likelihood = [x_t], self.table(), None
+        inputs, likelihood = self.channels(x_t, t, previous)
+        self.token_evaluations += x_t.shape[0] * x_t.shape[1]
+        return self.readout(self.transformer(inputs, t), likelihood, self.table())
+
+    def channels(self, x_t: Tensor, t: Tensor, previous: Prediction | None) -> tuple[Tensor, Tensor | None]:
+        """What the transformer reads at every position, vectors of width D side by side [B L …]: x_t; the vector that
+        x_t alone lets expect; x̂₀ of the step before. And the likelihood of every word [B L V], where it is used."""
+        inputs, likelihood = [x_t], None
         if self.objective.likelihood:
             likelihood = self.log_likelihood(x_t, t)
-            inputs.append((likelihood + self.log_frequency).softmax(-1) @ table)
+            inputs.append((likelihood + self.log_frequency).softmax(-1) @ self.table())
         if self.conditioned:
             inputs.append(torch.zeros_like(x_t) if previous is None else previous.x0)
-        self.token_evaluations += x_t.shape[0] * x_t.shape[1]
-        return self.readout(self.transformer(torch.cat(inputs, -1), t), likelihood, table)
+        return torch.cat(inputs, -1), likelihood
 
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
         """What it says of x_t; with self-conditioning half of the time, as while it writes there is a step before."""
@@ -96,10 +102,12 @@ class DiffusionLM(Trainable):
         return self.objective.losses(self, ids, self.times(len(ids)))
 
 
-def windowed(module: Any, rank: int, world: int) -> Steps:
-    """Steps whose texts fit into `module.window` three times out of four."""
-    everything = torch.arange(len(module.corpus.splits["train"]))
-    fits = everything[(module.corpus.ids["train"][:, module.window :] == 3).all(-1)]
+def windowed(module: Any, rank: int, world: int, texts: Tensor | None = None) -> Steps:
+    """Steps whose texts fit into `module.window` three times out of four. texts: indices of those that may be read
+    [N]; None: all of them."""
+    train = module.corpus.ids["train"]
+    everything = torch.arange(len(train)) if texts is None else texts
+    fits = everything[(train[everything][:, module.window :] == 3).all(-1)]
     pools = [everything, fits, fits, fits] if 0 < module.window < module.corpus.length and len(fits) else [everything]
     return module._steps(pools, rank, world)
 

@@ -1,0 +1,67 @@
+"""Conditional diffusion: diffusion language models that learned to write from the target, guided without a classifier
+(Ho & Salimans 2022, 2207.12598). The oracle of the diffusion side, as `finetuned` is that of the autoregressive one.
+
+The equations stand in `diffcontrol.diffusion.conditional`. Several tasks are a product: the guided differences add up.
+
+B batch · L positions · D embedding width
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.diffusion.conditional import ConditionalLM, classifier_free
+from diffcontrol.diffusion.decoding import Decoding
+from diffcontrol.diffusion.sampler import Sampler
+from diffcontrol.draws import Draws
+from diffcontrol.method import Method, Progress
+from diffcontrol.refused import Refused
+from diffcontrol.task import ControlTask, Request
+
+
+class Conditional(Method):
+    """Writes with `lms`, a conditional model for each task.
+
+    weight: w of classifier-free guidance, of every task. 0 asks for nothing; 1 writes as one model learned to; above 1
+    what the target changes is exaggerated, so texts obey more and vary less.
+    """
+
+    def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding, weight: float = 1.0,
+                 chunk: int = 50, seed: int = 0):  # fmt: skip
+        super().__init__(chunk, seed)
+        self.lms, self.sampler, self.decoding, self.weight = dict(lms), sampler, decoding, weight
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        lms, weight = node["lms"], node["weight"]
+        (one, first), *others = lms.items()
+        for name, other in others:
+            if other["lm"] != first["lm"]:
+                raise Refused(f"conditional: the models of {one} and {name} begin from different diffusion LMs, so "
+                              "they do not read the same noisy texts; a product of them needs one lm")  # fmt: skip
+        for name, own in lms.items():
+            if not own["drop"] and (weight, len(lms)) != (1, 1):
+                raise Refused(f"conditional: weight={weight} of {len(lms)} task{'s'[: len(lms) > 1]} compares with "
+                              f"texts of no target, which the model of {name} never learns with drop=0; allowed is "
+                              "drop above 0, or weight=1 of 1 task")  # fmt: skip
+
+    def models(self) -> list[nn.Module]:
+        return list(self.lms.values())
+
+    @torch.no_grad()
+    def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
+        lm = next(iter(self.lms.values())).lm
+        pairs = [
+            (own.given([request.targets[name] for request in requests]), own.free(len(requests)))
+            for name, own in self.lms.items()
+        ]
+        x_t = draws.normal(lm.length, lm.embedding.embedding_dim).to(lm.device)
+        decode = partial(self.decoding, table=lm.table())
+        predictions = self.sampler(classifier_free(pairs, self.weight), x_t, draws, decode)
+        for step, prediction in enumerate(predictions):  # noqa: B007
+            progress(step / (self.sampler.steps + 1))
+        return [lm.corpus.vocabulary.decode(row) for row in prediction.logits.argmax(-1).tolist()]
