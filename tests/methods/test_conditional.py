@@ -58,7 +58,7 @@ def trained(corpus):
     train(lm, 150)
     models = {"colour": conditional(corpus, FakeTask(), lm), "verb": conditional(corpus, FakeTask(VERBS), lm)}
     for model in models.values():
-        train(model, 150)
+        train(model, 300)
     return models
 
 
