@@ -15,6 +15,7 @@ from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.objective import CrossEntropy, EndToEnd
 from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
+from diffcontrol.draws import Draws
 from diffcontrol.methods.conditional import Conditional
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -243,8 +244,8 @@ def test_a_product_obeys_both_tasks(trained):
 
 
 def test_without_weight_the_target_does_not_matter(trained):
-    one = {"colour": trained["colour"]}
-    texts = [method(one, weight=0.0).generate([Request({"colour": colour})], 3) for colour in COLOURS]
+    writer = method({"colour": trained["colour"]}, weight=0.0)
+    texts = [writer.write([Request({"colour": colour})] * 3, Draws([0, 1, 2]), print) for colour in COLOURS]
     assert texts[0] == texts[1] == texts[2]
 
 
