@@ -422,6 +422,15 @@ def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
     assert {"save", "finalize", "finish"} <= set(logger.calls)
 
 
+CLASSIFIERS = [
+    {"task": "length", "t": 0.1, "accuracy": 0.99, "n": 50}, {"task": "length", "t": 0.9, "accuracy": 0.6, "n": 50},
+]  # fmt: skip
+TRAJECTORIES = [
+    {"method": "guided_diffusion", "row": 0, "task": "length", "target": "8", "t": t, "log_prob": log_prob}
+    for t, log_prob in ((1.0, -9.5), (0.5, -3.25), (0.0, -0.5))
+]
+
+
 def records(run: Path) -> list:
     """What an offline run wrote. Its file is a LevelDB log: after 7 bytes, blocks of 32 KiB, in which every piece of a
     record has a header of checksum, length and type (1 whole, 2 first, 3 middle, 4 last)."""
@@ -448,7 +457,9 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     report.write(tmp_path, made_up(), SAMPLES)
-    log_results(configured(["csv", "wandb"], tmp_path), made_up(), SAMPLES, tmp_path)
+    log_results(
+        configured(["csv", "wandb"], tmp_path), made_up(classifiers=CLASSIFIERS), SAMPLES, tmp_path, TRAJECTORIES
+    )
     assert wandb.run is None  # ended, so the next logger begins a run of its own
     assert (tmp_path / "logs/results/metrics.csv").exists()
     (run,) = (tmp_path / "logs/wandb").glob("offline-run-*")
@@ -463,3 +474,10 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     history = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
                for record in written for item in record.history.item}  # fmt: skip
     assert history["strict"] == history["fudge/success/semantic_content/strict"] == 0.931
+    assert history["classifier/length/accuracy/t=0.1"] == 0.99 and history["classifier/length/accuracy/t=0.9"] == 0.6
+    (row,) = csv.DictReader((tmp_path / "logs/results/metrics.csv").open())
+    assert float(row["classifier/length/accuracy/t=0.9"]) == 0.6
+    for name, lines in (("trajectories", TRAJECTORIES), ("classifiers", CLASSIFIERS)):
+        (file,) = run.glob(f"files/media/table/{name}*.json")
+        table = json.loads(file.read_text())
+        assert [dict(zip(table["columns"], line, strict=True)) for line in table["data"]] == lines
