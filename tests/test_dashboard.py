@@ -24,7 +24,7 @@ def corpus() -> FakeCorpus:
     return FakeCorpus(n=400)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def classifier(corpus) -> ControlClassifier:
     """Not trained."""
     torch.manual_seed(0)
@@ -60,13 +60,12 @@ class Shown(DenoiserEncoder):
 
 def test_accuracy_falls_with_noise_and_a_classifier_that_is_always_wrong_is_at_0(classifier, monkeypatch):
     monkeypatch.setattr(Reads, "table", classifier.lm.table(), raising=False)
-    monkeypatch.setattr(classifier, "encoder", Shown())
+    classifier.encoder, classifier.head = Shown(), Reads(classifier)
     monkeypatch.setattr(dashboard, "TIMES", (1e-6, 0.95))
-    monkeypatch.setattr(classifier, "head", Reads(classifier))
     clean, noisy = dashboard.accuracy("colours", classifier)
     assert clean["accuracy"] == 1.0 and clean["n"] == noisy["n"] > 5 and noisy["accuracy"] < 0.9
     assert (clean["task"], clean["t"], noisy["t"]) == ("colours", 1e-6, 0.95)
-    monkeypatch.setattr(classifier, "head", Reads(classifier, sign=-1.0))
+    classifier.head = Reads(classifier, sign=-1.0)
     assert dashboard.accuracy("colours", classifier)[0]["accuracy"] == 0.0
 
 

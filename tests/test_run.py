@@ -296,6 +296,19 @@ def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
     assert samples(newest(tmp_path)) == samples(own)
 
 
+@pytest.mark.slow
+def test_neither_an_ascii_terminal_nor_a_folder_with_brackets_breaks_a_run(first, tmp_path):
+    where = [f"paths.store={first[0] / 'store'}", f"paths.outputs='{tmp_path / 'x[/b]'}'"]
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(command(tmp_path, *where), cwd=ROOT, env=ENVIRONMENT | ascii_only, capture_output=True,
+                          text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Logging error" not in done.stderr
+    (file,) = (tmp_path / "x[" / "b]").rglob("results.json")
+    assert str(file.parent) in done.stdout
+    assert samples(file.parent) == samples(first[1])
+
+
 def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Model → its loss at every step that was logged."""
     found = {}

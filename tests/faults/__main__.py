@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     logging.getLogger().addHandler(logging.NullHandler())  # what is said is looked at, not shown
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for each in outcomes(Path(folder), given.kills, given.processes, given.inputs):
