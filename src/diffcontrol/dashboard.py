@@ -75,16 +75,14 @@ def _pairs(classifier: ControlClassifier, generator: torch.Generator) -> list[tu
 def trajectories(methods: Mapping[str, Any], requests: Sequence[Request]) -> list[Row]:
     """log p(target | x_t) at every step at which a guidance asks for it, while each method that is steered writes one
     text for each request. Where it asks several times at one t, the last answer stands; of several rows, their mean."""
+    steered = {name: method for name, method in methods.items() if getattr(method, "steering", None)}
     rows = []
-    for name, method in methods.items():
+    for name, method in steered.items():
         for number, request in enumerate(requests):
             heard: dict[tuple[str, float], float] = {}
             recorded = copy.copy(method)
-            recorded.steering = {
-                task: Recorded(steering, task, heard) for task, steering in getattr(method, "steering", {}).items()
-            }
-            if recorded.steering:
-                recorded.denoising(request, 1)
+            recorded.steering = {task: Recorded(steering, task, heard) for task, steering in method.steering.items()}
+            recorded.denoising(request, 1)
             rows += [
                 {"method": name, "row": number, "task": task, "target": str(request.targets[task]), "t": t,
                  "log_prob": value}
