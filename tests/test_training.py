@@ -101,6 +101,14 @@ class Words(Trainable):
         return (batch != PAD).sum()
 
 
+def test_a_batch_reaches_the_loss_as_it_was_collated(tmp_path, monkeypatch):
+    seen, old = [], Toy.losses
+    monkeypatch.setattr(Toy, "collate", lambda self, indices: (self.corpus.ids["train"][indices], [("a", 1)] * 4))
+    monkeypatch.setattr(Toy, "losses", lambda self, batch: seen.append(batch) or old(self, batch[0]))
+    Store(tmp_path, trainer={"accelerator": "cpu", "enable_progress_bar": False}).fit(toy(steps=2))
+    assert all(isinstance(batch, tuple) and batch[1] == [("a", 1)] * 4 for batch in seen) and len(seen) == 2
+
+
 def test_the_mean_over_processes_is_the_loss_of_the_batch_however_long_its_texts():
     module = Words(FakeCorpus(), OPTIM)
     batch = torch.tensor([[4, 5, 6, 7], [4, 3, 3, 3], [4, 5, 3, 3], [6, 3, 3, 3], [7, 7, 7, 3]])

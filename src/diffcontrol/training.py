@@ -210,7 +210,7 @@ class Trainable(pl.LightningModule):
         """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""
         steps = self.steps()
         steps.taken = lambda: self.global_step
-        return DataLoader(Batches(self), sampler=steps, batch_size=None)
+        return DataLoader(Batches(self), sampler=steps, batch_size=None, collate_fn=_as_it_is)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
@@ -257,6 +257,11 @@ class Trainable(pl.LightningModule):
             parts.append(Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
         optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+def _as_it_is(batch: Any) -> Any:
+    """In place of PyTorch's conversion, which makes lists of tuples: a list is rows, a tuple parts of a batch."""
+    return batch
 
 
 class Batches(Dataset):
