@@ -31,9 +31,9 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
     begun = root / ".drafts" / f"{address}.begun"
     draft.mkdir(parents=True, exist_ok=True)
     if not ranks.is_first():
-        parent, helped = os.getppid(), other_ranks is None
+        parent, helped = os.getppid(), False
         while not final.is_dir():
-            if not helped and is_ours(begun):
+            if other_ranks and not helped and is_ours(begun):
                 helped = True
                 other_ranks(draft)
             elif os.getppid() != parent:
