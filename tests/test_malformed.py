@@ -21,7 +21,7 @@ VALUES = [
     "schedule.margin=-1", "objective.self_conditioning=2", "method.fudge.post_top_k=-1", "trainer.compile=maybe",
     "+trainer.max_steps=5", "sampler.steps=0", "sampler.steps=2.5", "lm.optim.lr=abc", "lm.optim.batch_size=-4",
     "lm.optim.batch_size=1.5", "num_samples=1.5", "num_samples=0", "chunk=0", "chunk=1.5", "seed=1.5",
-    "targets.from=null", "targets.from=5", "task=[]", "data.length=1",
+    "targets.from=null", "targets.from=5", "task=[]", "data.length=1", "trainer.devices=99999", "trainer.devices=two",
 ]  # fmt: skip
 METHODS = "method=[guided_diffusion,fudge,masked]"
 
@@ -54,18 +54,17 @@ def targets(tmp_path, content: bytes) -> str:
     return f"targets.from={tmp_path / 'targets.jsonl'}"
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"[" * 100_000 + b"]" * 100_000, "line 1"),
-        ('"caf\xe9"'.encode("latin-1"), "not in UTF-8"),
-        (b"{", "is not JSON"),
-        (b'")"', "closes"),
-        (b'"))(("', "closes"),
-        (b'"(S"', "no words|stay open"),
-    ],
-    ids=["deep", "latin-1", "no JSON", ")", "))((", "(S"],
-)
+TARGETS = {  # what a file of targets for syntax_tree holds, and what is said of it
+    "deep": (b"[" * 100_000 + b"]" * 100_000, "line 1"),
+    "latin-1": ('"caf\xe9"'.encode("latin-1"), "not in UTF-8"),
+    "no JSON": (b"{", "is not JSON"),
+    ")": (b'")"', "closes"),
+    "))((": (b'"))(("', "closes"),
+    "(S": (b'"(S"', "no words|stay open"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), TARGETS.values(), ids=TARGETS)
 def test_a_target_file_that_is_not_allowed_is_named(tmp_path, content, said):
     with pytest.raises(Refused, match=said) as error:
         start(tmp_path, "task=syntax_tree", targets(tmp_path, content))
@@ -94,31 +93,34 @@ def test_a_line_separator_within_json_ends_no_line(tmp_path):
 ROW = b"review,stars\na b,good\n"
 
 
-@pytest.mark.parametrize(
-    ("content", "more", "said"),
-    [
-        (b"", "", "empty"),
-        (b"review,stars\n", "", "no text"),
-        ("review,stars\ncaf\xe9,good\n".encode("latin-1"), "", "UTF-8"),
-        (b"review,stars\na b\0c,good\n", "", "NUL"),
-        (ROW + b"b c,bad\nc d,bad\n", "data.more_than=100000", "more_than=100000"),
-        (ROW, "", "1 different texts"),
-        (ROW, "data.delimiter=''", "delimiter"),
-        (ROW, "data.delimiter=ab", "delimiter"),
-        (ROW, "data.text=txt", "no column 'txt'"),
-        (ROW, "data.file=nowhere.csv", "nowhere.csv"),
-        (ROW, "data.folder=/tmp", "data.folder=/tmp"),
-    ],
-    ids=["empty", "header", "latin-1", "NUL", "more_than", "one text", "0 characters", "2 characters", "column",
-         "file", "both"],
-)  # fmt: skip
+TABLES = {  # a CSV file, one more override, and what is said
+    "empty": (b"", "", "empty"),
+    "header": (b"review,stars\n", "", "no text"),
+    "latin-1": ("review,stars\ncaf\xe9,good\n".encode("latin-1"), "", "UTF-8"),
+    "NUL": (b"review,stars\na b\0c,good\n", "", "NUL"),
+    "more_than": (ROW + b"b c,bad\nc d,bad\n", "data.more_than=100000", "more_than=100000"),
+    "one text": (ROW, "", "1 different texts"),
+    "0 characters": (ROW, "data.delimiter=''", "delimiter"),
+    "2 characters": (ROW, "data.delimiter=ab", "delimiter"),
+    "column": (ROW, "data.text=txt", "no column 'txt'"),
+    "file": (ROW, "data.file=nowhere.csv", "nowhere.csv"),
+    "both": (ROW, "data.folder=/tmp", "data.folder=/tmp"),
+}
+
+
+def table(tmp_path, content: bytes, more: str) -> list[str]:
+    """The overrides that read this table."""
+    (tmp_path / "reviews.csv").write_bytes(content)
+    given = [f"data.file={tmp_path / 'reviews.csv'}", "data.text=review", "data.labels.sentiment=stars"]
+    return ["data=table", *given, *filter(None, [more])]
+
+
+@pytest.mark.parametrize(("content", "more", "said"), TABLES.values(), ids=TABLES)
 def test_a_table_that_is_not_allowed_is_named(tmp_path, monkeypatch, content, more, said):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    (tmp_path / "reviews.csv").write_bytes(content)
-    given = [f"data.file={tmp_path / 'reviews.csv'}", "data.text=review", "data.labels.sentiment=stars"]
     with pytest.raises(Refused, match=said):
-        start(tmp_path, "data=table", *given, *filter(None, [more]))
+        start(tmp_path, *table(tmp_path, content, more))
 
 
 @pytest.mark.parametrize("task", ["length", "attribute"])

@@ -5,6 +5,8 @@ import os
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -463,24 +465,44 @@ def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
     assert {"save", "finalize", "finish"} <= set(logger.calls)
 
 
-def records(run: Path) -> list:
-    """What an offline run wrote. Its file is a LevelDB log: after 7 bytes, blocks of 32 KiB, in which every piece of a
-    record has a header of checksum, length and type (1 whole, 2 first, 3 middle, 4 last)."""
+CLASSIFIERS = [
+    {"task": "length", "t": 0.1, "accuracy": 0.99, "n": 50}, {"task": "length", "t": 0.9, "accuracy": 0.6, "n": 50},
+]  # fmt: skip
+TRAJECTORIES = [
+    {"method": "guided_diffusion", "row": 0, "task": "length", "target": "8", "t": t, "log_prob": log_prob}
+    for t, log_prob in ((1.0, -9.5), (0.5, -3.25), (0.0, -0.5))
+]
+
+
+def records(run: Path, seconds: float = 60) -> list:
+    """What an offline run wrote, once all of it is there: another process writes it, and its last record is `exit`."""
+    until = time.monotonic() + seconds
+    while not (found := list(written(run))) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < until, "the run did not end"
+        time.sleep(0.2)
+    return found
+
+
+def written(run: Path) -> Iterator:
+    """The whole records of a run's file so far. It is a LevelDB log: after 7 bytes, blocks of 32 KiB, in which every
+    piece of a record has a header of checksum, length and type (1 whole, 2 first, 3 middle, 4 last)."""
     from wandb.proto import wandb_internal_pb2
 
-    data, at, found, whole = next(run.glob("run-*.wandb")).read_bytes(), 7, [], b""
+    data, at, whole = next(run.glob("run-*.wandb")).read_bytes(), 7, b""
     while at + 7 <= len(data):
         if 2**15 - at % 2**15 < 7:  # the rest of a block is too short for a header
             at += 2**15 - at % 2**15
             continue
         _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + size > len(data):
+            return
         whole += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):
-            found.append(wandb_internal_pb2.Record())
-            found[-1].ParseFromString(whole)
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(whole)
+            yield record
             whole = b""
-    return found
 
 
 @pytest.mark.slow
@@ -489,18 +511,27 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     report.write(tmp_path, made_up(), SAMPLES)
-    log_results(configured(["csv", "wandb"], tmp_path), made_up(), SAMPLES, tmp_path)
+    log_results(
+        configured(["csv", "wandb"], tmp_path), made_up(classifiers=CLASSIFIERS), SAMPLES, tmp_path, TRAJECTORIES
+    )
     assert wandb.run is None  # ended, so the next logger begins a run of its own
     assert (tmp_path / "logs/results/metrics.csv").exists()
     (run,) = (tmp_path / "logs/wandb").glob("offline-run-*")
     assert list(run.glob("files/media/images/tradeoff*.png"))
     assert list(run.glob("files/media/table/samples*.json"))
-    written = records(run)
-    (head,) = [record.run for record in written if record.WhichOneof("record_type") == "run"]
+    found = records(run)
+    (head,) = [record.run for record in found if record.WhichOneof("record_type") == "run"]
     assert (head.display_name, head.run_group, head.job_type) == ("length fudge seed=3", "sweep", "evaluate")
     config = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
-              for record in written for item in (*record.run.config.update, *record.config.update)}  # fmt: skip
+              for record in found for item in (*record.run.config.update, *record.config.update)}  # fmt: skip
     assert config["lm/optim/lr"] == 0.01 and config["seed"] == 3
     history = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
-               for record in written for item in record.history.item}  # fmt: skip
+               for record in found for item in record.history.item}  # fmt: skip
     assert history["strict"] == history["fudge/success/semantic_content/strict"] == 0.931
+    assert history["classifier/length/accuracy/t=0.1"] == 0.99 and history["classifier/length/accuracy/t=0.9"] == 0.6
+    (row,) = csv.DictReader((tmp_path / "logs/results/metrics.csv").open())
+    assert float(row["classifier/length/accuracy/t=0.9"]) == 0.6
+    for name, lines in (("trajectories", TRAJECTORIES), ("classifiers", CLASSIFIERS)):
+        (file,) = run.glob(f"files/media/table/{name}*.json")
+        table = json.loads(file.read_text())
+        assert [dict(zip(table["columns"], line, strict=True)) for line in table["data"]] == lines

@@ -1,5 +1,6 @@
 """Whole runs of `python run.py experiment=tiny`, as a user starts them."""
 
+import csv
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from diffcontrol.dashboard import TIMES
 from diffcontrol.methods.fudge import Fudge
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from run import main
@@ -107,6 +109,8 @@ def test_results_say_what_was_asked_and_measured(first):
         written = name != "gold"
         assert (row["seconds_per_sample"] > 0) == (row["token_evaluations_per_sample"] > 0) == written
         assert bool(row["models"]) == written
+    assert [(row["task"], row["t"]) for row in found["classifiers"]] == [("semantic_content", t) for t in TIMES]
+    assert all(0 <= row["accuracy"] <= 1 and 0 < row["n"] <= 60 for row in found["classifiers"])
     gold = found["methods"]["gold"]
     assert gold["fluency"]["grammatical"]["mean"] == gold["success"]["semantic_content"]["strict"]["mean"] == 1
     assert gold["success"]["semantic_content"]["met_and_grammatical"]["mean"] == 1
@@ -320,11 +324,57 @@ def test_a_run_killed_while_it_writes_can_be_run_again(first, tmp_path):
 
 
 @pytest.mark.slow
-def test_several_devices_train_and_one_writes(tmp_path):
-    done = run(tmp_path, "trainer.devices=2", "+trainer.strategy=ddp", "method=guided_diffusion")
+def test_neither_an_ascii_terminal_nor_a_folder_with_brackets_breaks_a_run(first, tmp_path):
+    where = [f"paths.store={first[0] / 'store'}", f"paths.outputs='{tmp_path / 'x[/b]'}'"]
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(command(tmp_path, *where), cwd=ROOT, env=ENVIRONMENT | ascii_only, capture_output=True,
+                          text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "Logging error" not in done.stderr
+    (file,) = (tmp_path / "x[" / "b]").rglob("results.json")
+    assert str(file.parent) in done.stdout
+    assert samples(file.parent) == samples(first[1])
+
+
+def losses(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Model → its loss at every step that was logged."""
+    found = {}
+    for file in run.glob("logs/*/metrics.csv"):
+        if file.parent.name != "results":
+            with file.open(encoding="utf-8") as opened:
+                found[file.parent.name] = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(opened)]
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_and_one_of_them_writes(first, tmp_path):
+    done = run(tmp_path, "trainer=ddp", "trainer.devices=2")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert len(list(tmp_path.rglob("results.json"))) == 1
-    found = results(newest(tmp_path))
-    assert {name.split("-")[0] for name in found["trained"]} == {"DiffusionLM", "ControlClassifier", "CausalLM"}
+    own = newest(tmp_path)
+    found = results(own)
+    models = {"DiffusionLM", "ControlClassifier", "CausalLM", "Predictor"}
+    assert {name.split("-")[0] for name in found["trained"]} == models
+    assert set(found["trained"]) == set(results(first[1])["trained"])  # devices enter no address
     assert {path.name for path in (tmp_path / "store").iterdir()} == {".drafts", *found["trained"]}
-    assert len(samples(newest(tmp_path))) == 4 + 2 * 4 * 2
+    assert not list((tmp_path / "store" / ".drafts").iterdir())
+    assert len(samples(own)) == 4 + 3 * 4 * 2
+    several, one = losses(own), losses(first[1])
+    assert several.keys() == one.keys() == set(found["trained"])
+    for name, curve in several.items():
+        assert [step for step, _ in curve] == [step for step, _ in one[name]] and len(curve) > 5
+        assert [loss for _, loss in curve] == pytest.approx([loss for _, loss in one[name]], rel=1e-4), name
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ("trainer.devices=99999", "this machine has"), ("trainer.devices=0", "allowed is auto, a number from 1"),
+    ("trainer.devices=[0,0]", "different numbers"), ("+trainer.strategy=fsdp", "allowed is one of auto, ddp"),
+    ("+trainer.num_nodes=0", "a whole number from 1"),
+])  # fmt: skip
+def test_devices_that_are_not_there_are_refused_before_anything_starts(tmp_path, here, given, said):
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, "trainer=ddp" if "+" not in given else "trainer=default", given)
+    sentence = str(end.value.code).splitlines()[0]
+    assert given.lstrip("+").partition("=")[0] in sentence and said in sentence
+    assert not list((tmp_path / "store").rglob("*"))

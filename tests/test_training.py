@@ -1,13 +1,16 @@
 import math
 import re
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from diffcontrol import shares
 from diffcontrol.store import Store
-from diffcontrol.training import Optim, Steps, seed_of
-from tests.fakes import FakeCorpus
+from diffcontrol.text import PAD
+from diffcontrol.training import Optim, Steps, Trainable, seed_of
+from tests.fakes import OPTIM, FakeCorpus
 from tests.toys import Deep, Faults, Toy, deep, toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Checkpoint directory", "ignore:.*The number of training batches")
@@ -70,12 +73,51 @@ def test_a_bucket_holds_texts_of_like_length_and_all_of_them():
     assert means not in (sorted(means), sorted(means)[::-1])  # training does not go from short texts to long ones
 
 
-def test_ranks_share_a_batch_out():
-    whole = walked(steps([torch.arange(40)], batch_size=6))
-    shares = [walked(steps([torch.arange(40)], batch_size=6, rank=rank, world=3)) for rank in range(3)]
-    for batch, *parts in zip(whole, *shares, strict=True):
-        assert sorted(chain.from_iterable(parts)) == sorted(batch)
-        assert [len(part) for part in parts] == [2, 2, 2]
+def test_processes_share_a_batch_and_its_noise_out():
+    batch = {"ids": torch.arange(14).view(7, 2), "targets": (list("abcdefg"), torch.tensor(3))}
+    parts = [shares.rows(batch, rank, 3) for rank in range(3)]
+    assert [shares.count(part) for part in parts] == [3, 2, 2] and shares.count(batch) == 7
+    assert sorted(chain.from_iterable(part["ids"][:, 0].tolist() for part in parts)) == batch["ids"][:, 0].tolist()
+    assert [part["targets"][0] for part in parts] == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+    assert all(part["targets"][1] == 3 for part in parts)
+
+    def noise(rank: int, world: int) -> torch.Tensor:
+        torch.manual_seed(5)
+        own = torch.zeros(len(range(7)[rank::world]), 2)
+        with shares.sharing(rank, world, 7):
+            return torch.cat([shares.randn_like(own), shares.rand(own)], 1)
+
+    for rank in range(3):
+        assert torch.equal(noise(rank, 3), noise(0, 1)[rank::3])
+
+
+class Words(Trainable):
+    """Its loss is a mean over words."""
+
+    def losses(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"nll": batch[batch != PAD].float().mean()}
+
+    def weight(self, batch: torch.Tensor) -> torch.Tensor:
+        return (batch != PAD).sum()
+
+
+def test_a_batch_reaches_the_loss_as_it_was_collated(tmp_path, monkeypatch):
+    seen, old = [], Toy.losses
+    monkeypatch.setattr(Toy, "collate", lambda self, indices: (self.corpus.ids["train"][indices], [("a", 1)] * 4))
+    monkeypatch.setattr(Toy, "losses", lambda self, batch: seen.append(batch) or old(self, batch[0]))
+    Store(tmp_path, trainer={"accelerator": "cpu", "enable_progress_bar": False}).fit(toy(steps=2))
+    assert all(isinstance(batch, tuple) and batch[1] == [("a", 1)] * 4 for batch in seen) and len(seen) == 2
+
+
+def test_the_mean_over_processes_is_the_loss_of_the_batch_however_long_its_texts():
+    module = Words(FakeCorpus(), OPTIM)
+    batch = torch.tensor([[4, 5, 6, 7], [4, 3, 3, 3], [4, 5, 3, 3], [6, 3, 3, 3], [7, 7, 7, 3]])
+
+    def loss(rank: int, world: int) -> float:
+        module._trainer = SimpleNamespace(global_rank=rank, world_size=world)
+        return module._own_losses(batch)["nll"].item()
+
+    assert sum(loss(rank, 2) for rank in range(2)) / 2 == pytest.approx(loss(0, 1))
 
 
 def test_another_seed_is_another_order():

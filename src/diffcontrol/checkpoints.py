@@ -1,7 +1,7 @@
 """Checkpoints: files from which a training resumes, written so that a kill leaves them whole and read with distrust."""
 
+import io
 import logging
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from diffcontrol import ranks
 from diffcontrol.drafts import Stopwatch, write_whole
 from diffcontrol.training import Trainable
 
@@ -33,7 +34,7 @@ def steps_done(checkpoint: Path, module: Trainable, name: str) -> int:
         return int(held["global_step"])
     except Exception as error:  # a torn file can fail in many ways
         aside = checkpoint.with_name(f"{checkpoint.name}.damaged")
-        if not int(os.environ.get("LOCAL_RANK", 0)):
+        if ranks.is_first():
             checkpoint.replace(aside)
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         log.warning("%s: its checkpoint is damaged (%s) and now lies in %s; training starts again", name, said, aside)
@@ -45,7 +46,9 @@ class CheckpointFiles(TorchCheckpointIO):
     which is a copy where that folder is on another disk."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_whole(Path(path), lambda opened: torch.save(checkpoint, opened))
+        whole = io.BytesIO()  # torch's writer of files does not say why a write failed
+        torch.save(checkpoint, whole)
+        write_whole(Path(path), lambda opened: opened.write(whole.getbuffer()))
 
 
 class Saves(ModelCheckpoint):

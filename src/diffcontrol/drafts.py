@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
+from diffcontrol import ranks
+
 log = logging.getLogger(__name__)
 
 
@@ -21,19 +23,23 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
               other_ranks: Callable[[Path], None] | None = None) -> tuple[Path, bool]:  # fmt: skip
     """The finished folder root/address, and whether this call made it, by `make(draft)`.
 
-    Rank 0 alone holds the lock and renames. The other ranks wait for it; where they have a share of the work, as they
-    have in training, they first do it by `other_ranks(draft)`.
+    The first process of a run alone holds the lock and renames. The other ones wait for it; where they have a share of
+    the work, as they have in training, they do it by `other_ranks(draft)` when the first one has begun, which it says
+    in a file: what another run makes, the first one only waits for.
     """
     final, draft = root / address, root / ".drafts" / address
+    begun = root / ".drafts" / f"{address}.begun"
     draft.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("LOCAL_RANK", 0)):
-        if other_ranks:
-            other_ranks(draft)
-        parent = os.getppid()
+    if not ranks.is_first():
+        parent, helped = os.getppid(), False
         while not final.is_dir():
-            if os.getppid() != parent:
-                raise SystemExit(f"{address}: rank 0 ended without it")
-            time.sleep(0.2)
+            if other_ranks and not helped and is_ours(begun):
+                helped = True
+                other_ranks(draft)
+            elif os.getppid() != parent:
+                raise SystemExit(f"{address}: the first process of this run ended without it")
+            else:
+                time.sleep(0.05)
         return final, False
     file = root / ".drafts" / f"{address}.lock"
     lock = FileLock(file)
@@ -46,6 +52,7 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
         made = not final.is_dir()  # another process may have made it while this one waited
         if made:
             draft.mkdir(exist_ok=True)
+            begun.write_text(ranks.sign())
             make(draft)
             draft.rename(final)
         else:
@@ -53,8 +60,18 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
                 draft.rmdir()
         file.unlink(missing_ok=True)  # whoever locks it from now on finds the folder, so a lock of two cannot hurt
     finally:
+        if made:
+            begun.unlink(missing_ok=True)
         lock.release()
     return final, made
+
+
+def is_ours(begun: Path) -> bool:
+    """Whether the first process of this run says in this file that it has begun."""
+    try:
+        return ranks.is_sign_of_ours(begun.read_text())
+    except OSError:
+        return False
 
 
 def write_whole(file: Path, write: Callable[[IO[bytes]], Any]) -> None:

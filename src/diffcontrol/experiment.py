@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from rich.text import Text
 
-from diffcontrol import allowed, fitting, offers, report
+from diffcontrol import allowed, dashboard, fitting, offers, ranks, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.logger import headline, log_results, loggers
@@ -31,6 +30,7 @@ from diffcontrol.written import Written, alone_in
 log = logging.getLogger(__name__)
 STARTED = datetime.now()  # one time for all runs of a sweep, which thereby are a group
 STEPS_SHOWN = 10  # of a reverse process, in report.html
+TRACED = 3  # requests for which log p(c | x_t) is logged at every step
 UNNAMED = ("task", "method", "logger", "paths", "trainer")  # overrides that no logged run is named by
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
@@ -94,7 +94,7 @@ def compare(cfg: dict[str, Any]) -> float:
         Refused: as `prepare`, or another run is at work in the same folder.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+    if not ranks.is_first():  # several devices train; one writes
         return _compare(cfg, folder)
     with alone_in(folder):
         try:
@@ -109,7 +109,7 @@ def _compare(cfg: dict[str, Any], folder: Path) -> float:
     ready = prepare(cfg)
     store, tasks, requests, judges = ready.store, ready.tasks, ready.requests, ready.judges
     methods = {name: store.build(node) for name, node in ready.methods.items()}
-    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+    if not ranks.is_first():  # several devices train; one writes
         return math.nan
     evaluations: dict[str, Evaluation] = {}
     if gold := sources(requests):
@@ -130,7 +130,7 @@ def _compare(cfg: dict[str, Any], folder: Path) -> float:
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
         "strength": cfg["strength"], "settings": _settings(), "trained": store.trained,
-        "judges": quality(judges, ready.corpus),
+        "judges": quality(judges, ready.corpus), "classifiers": dashboard.classifiers(methods),
         "teacher": store.address(cfg["judge"]["teacher"]),
         **({"matched": cfg["matched"]} if cfg["matched"] else {}),
     }  # fmt: skip
@@ -144,7 +144,10 @@ def _compare(cfg: dict[str, Any], folder: Path) -> float:
         ]
         return annotated(steps, tasks, judges)
 
-    _write(cfg, folder, results, annotated(samples, tasks, judges), denoising)
+    def trajectories() -> list[dict[str, Any]]:
+        return dashboard.trajectories(methods, requests[:TRACED])
+
+    _write(cfg, folder, results, annotated(samples, tasks, judges), denoising, trajectories)
     return headline(results)["strict"]
 
 
@@ -282,10 +285,10 @@ def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
 
 
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list,
-           denoising: Callable[[], list]) -> None:  # fmt: skip
+           denoising: Callable[[], list], trajectories: Callable[[], list]) -> None:  # fmt: skip
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples, denoising)
-    log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder)
+    log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder, trajectories)
     console = report.console()
     console.print(report.table(results), report.excerpt(results, samples), sep="\n")
     console.print("Results saved to", Text(str(folder), "bold"), "(report.html to be read)", soft_wrap=True)

@@ -1,7 +1,6 @@
 """Fitting: what Lightning does for the store. It trains a module in a draft folder and resumes from its checkpoint."""
 
 import logging
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ import torch
 from hydra.utils import instantiate
 from pytorch_lightning.callbacks import TQDMProgressBar
 
-from diffcontrol import checkpoints, speed
+from diffcontrol import allowed, checkpoints, hardware, ranks, speed
 from diffcontrol.drafts import read_json, write_json
 from diffcontrol.logger import close
 from diffcontrol.refused import Refused
@@ -20,7 +19,8 @@ from diffcontrol.training import Trainable, averaging
 
 log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"
-COMPARED = ("precision", "device", "threads")  # conditions that change weights a little
+COMPARED = ("precision", "device", "threads", "world")  # conditions that change weights a little
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
 
 
 OWN = {  # options of a Trainer that are not the user's, and what says the same
@@ -33,12 +33,33 @@ OWN = {  # options of a Trainer that are not the user's, and what says the same
 def check(options: Mapping[str, Any]) -> None:
     """
     Raises:
-        Refused: an option of the Trainer has no effect here, or `compile` a value that is not allowed.
+        Refused: an option of the Trainer has no effect here, `compile` has a value that is not allowed, or there are
+            fewer devices than are asked for.
     """
     for name in options:
         if name in OWN:
             raise Refused(f"trainer.{name}={options[name]}: it would have no effect; {OWN[name]} decides about that")
     speed.check_compile(options.get("compile", "auto"))
+    _check_devices(options)
+
+
+def _check_devices(options: Mapping[str, Any]) -> None:
+    """Before anything starts, as Lightning starts a process for each device that is asked for."""
+    wanted, device = options.get("devices", 1), device_of(options)
+    allowed.whole(1).check("trainer.num_nodes", options.get("num_nodes", 1))
+    if not (asked_for := hardware.devices(wanted, device)):
+        raise Refused(f"trainer.devices={wanted}: allowed is auto, a number from 1, or a list of different numbers")
+    there, what = hardware.devices_there(device)
+    if max(asked_for) >= there:
+        raise Refused(f"trainer.devices={wanted}: this machine has {there} {what}; allowed is as many, or auto")
+    strategy = options.get("strategy", "auto")
+    if strategy not in STRATEGIES:
+        raise Refused(f"trainer.strategy={strategy}: allowed is one of {', '.join(STRATEGIES)}")
+
+
+def world_size(options: Mapping[str, Any]) -> int:
+    """How many processes train with these options of a Trainer."""
+    return len(hardware.devices(options.get("devices", 1), device_of(options))) * options.get("num_nodes", 1)
 
 
 class Stopped(SystemExit):
@@ -58,9 +79,12 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
 
     Raises:
         Stopped: SIGTERM or Ctrl-C came before the last step.
+        Refused: a batch has fewer texts than there are processes.
     """
     options = {"accelerator": "auto", "devices": 1, **trainer_options}
     own, device, checkpoint = module.options, device_of(options), draft / checkpoints.FILE
+    if own.batch_size < (world := world_size(options)):
+        raise Refused(f"{name}: optim.batch_size={own.batch_size} is less than a text for each of {world} processes")
     done = checkpoints.steps_done(checkpoint, module, name)
     conditions = _conditions(module, draft, name, options, own.steps - done, device)
     options.pop("compile", None)
@@ -116,12 +140,13 @@ def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str,
     compiles, why_compiled = speed.compiling(options.get("compile", "auto"), steps, device)
     log.info("%s: trained in %s (%s), %scompiled (%s)", name, precision, why, "" if compiles else "not ", why_compiled)
     machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    now = {"precision": precision, "compile": compiles, "device": machine, "threads": torch.get_num_threads()}
+    now = {"precision": precision, "compile": compiles, "device": machine, "threads": torch.get_num_threads(),
+           "world": world_size(options)}  # fmt: skip
     began = kept.get("began_with", kept)
     if differ := [f"{key} {began[key]}, now {now[key]}" for key in COMPARED if began.get(key, now[key]) != now[key]]:
         log.warning("%s: its training began with %s; its weights will differ a little", name, "; ".join(differ))
         now["began_with"] = began
-    if not int(os.environ.get("LOCAL_RANK", 0)):
+    if ranks.is_first():
         write_json(draft / CONDITIONS, now)
     return now
 

@@ -8,7 +8,6 @@ method reaches. The settings and the share are chosen on dev; held-out targets a
 import itertools
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffcontrol import experiment
+from diffcontrol import experiment, ranks
 from diffcontrol.evaluation import evaluate
 from diffcontrol.report.frontier import draw
 from diffcontrol.requests import sources
@@ -39,7 +38,7 @@ def run(cfg: DictConfig) -> float:
     methods = {
         name: [ready.store.build(ready.methods[name] | setting) for setting in own] for name, own in swept.items()
     }
-    if int(os.environ.get("LOCAL_RANK", 0)):  # several devices train; one writes
+    if not ranks.is_first():  # several devices train; one writes
         return math.nan
     points: dict[str, list[Point]] = {}
     for name, built in methods.items():

@@ -3,7 +3,7 @@
 Each gets what it has a method for, so a new logger needs no branch.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,21 +50,33 @@ def flat(config: Mapping) -> dict[str, Any]:
     return found
 
 
-def log_results(loggers: Iterable[Any], results: Mapping, samples: Sequence[Mapping], folder: Path) -> None:
-    """Metrics to every logger; the sample table and the plot to those that take tables and images; then closes them.
+def log_results(loggers: Iterable[Any], results: Mapping, samples: Sequence[Mapping], folder: Path,
+                trajectories: Callable[[], Sequence[Mapping]] = tuple) -> None:  # fmt: skip
+    """Metrics to every logger; tables (of samples, of trajectories, of how well classifiers read noisy texts) and the
+    plot to those that take tables and images; then closes them. `trajectories` computes its table, where one is taken.
 
     Beside every method's numbers stand those of the first that is no reference, by one name in all runs (`strict`,
     `perplexity`), so that a panel over a sweep can compare them.
     """
     plot = Path(folder) / "tradeoff.png"
     for logger in loggers:
-        logger.log_metrics({**flatten(results["methods"]), **headline(results)})
+        logger.log_metrics({**flatten(results["methods"]), **headline(results), **classifier_metrics(results)})
         if hasattr(logger, "log_table"):
             columns, rows = sample_table(islice(samples, ROWS))
             logger.log_table("samples", columns=columns, data=rows)
+            for name, lines in (("trajectories", trajectories()), ("classifiers", results.get("classifiers", ()))):
+                if lines:
+                    logger.log_table(name, columns=list(lines[0]), data=[list(line.values()) for line in lines])
         if hasattr(logger, "log_image") and plot.exists():
             logger.log_image("tradeoff", images=[str(plot)])
         close(logger)
+
+
+def classifier_metrics(results: Mapping) -> dict[str, float]:
+    """`classifier/length/accuracy/t=0.5` → how often the control classifier of a task is right at that noise level."""
+    return {
+        f"classifier/{row['task']}/accuracy/t={row['t']}": row["accuracy"] for row in results.get("classifiers", ())
+    }
 
 
 def headline(results: Mapping) -> dict[str, float]:

@@ -90,8 +90,13 @@ def canonical(node: Any, build: Callable[[Any], Any]) -> Any:
 
 def address(recipe: Mapping[str, Any], build: Callable[[Any], Any]) -> str:
     """Name-hash: the name of the folder that holds what this recipe makes."""
-    text = json.dumps(canonical(recipe, build), sort_keys=True)
-    return f"{recipe['_target_'].rsplit('.', 1)[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return name_of(canonical(recipe, build))
+
+
+def name_of(form: Mapping[str, Any]) -> str:
+    """The address of a recipe in canonical form."""
+    text = json.dumps(form, sort_keys=True)
+    return f"{form['_target_'].rsplit('.', 1)[-1]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def recipes(node: Any, prefix: str = "") -> dict[str, Mapping[str, Any]]:

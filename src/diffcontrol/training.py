@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from diffcontrol import shares
 from diffcontrol.allowed import Allowed, Rules, number, one_of, whole
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.muon import Muon
@@ -84,9 +85,9 @@ class Steps(Sampler[list[int]]):
     taken: Callable[[], int] = staticmethod(lambda: 0)
 
     def __init__(self, pools: Sequence[Tensor], batch_size: int, seed: int, steps: int, per_epoch: int,
-                 lengths: Tensor | None = None, bucket: int = 1, rank: int = 0, world: int = 1):  # fmt: skip
+                 lengths: Tensor | None = None, bucket: int = 1):  # fmt: skip
         self.pools, self.batch_size, self.seed, self.lengths, self.bucket = pools, batch_size, seed, lengths, bucket
-        self.steps, self.per_epoch, self.rank, self.world = steps, per_epoch, rank, world
+        self.steps, self.per_epoch = steps, per_epoch
         self._kept, self._kept_for = torch.empty(0), (-1, -1)
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class Steps(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(first := self.taken(), first + len(self)):
-            yield self.indices(step)[self.rank :: self.world]
+            yield self.indices(step)
 
     def indices(self, step: int) -> list[int]:
         """Indices of the texts of this step."""
@@ -177,13 +178,18 @@ class Trainable(pl.LightningModule):
         """The terms of the loss by name; their sum is minimised. Randomness from torch's global generator."""
         raise NotImplementedError
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        """The texts of every step; overridden by models that read texts in windows or by length."""
-        return self._steps([torch.arange(len(self.corpus.splits["train"]))], rank, world)
+    def weight(self, batch: Any) -> Any:
+        """How much a part of a batch counts beside other parts, of which several devices have one each: the number that
+        the loss is a mean over. Rows, unless overridden by models whose loss is a mean over words."""
+        return shares.count(batch)
 
-    def _steps(self, pools: Sequence[Tensor], rank: int, world: int, **kwargs: Any) -> Steps:
+    def steps(self) -> Steps:
+        """The texts of every step; overridden by models that read texts in windows or by length."""
+        return self._steps([torch.arange(len(self.corpus.splits["train"]))])
+
+    def _steps(self, pools: Sequence[Tensor], **kwargs: Any) -> Steps:
         o = self.options
-        return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, rank=rank, world=world, **kwargs)
+        return Steps(pools, o.batch_size, self.model_seed, o.steps, o.checkpoint, **kwargs)
 
     def train_alone(self) -> Self:
         """Sets it to training and its parents to evaluation: a model that is only read drops nothing out."""
@@ -202,23 +208,36 @@ class Trainable(pl.LightningModule):
 
     def train_dataloader(self) -> DataLoader:
         """The batches up to the next checkpoint; Lightning calls them an epoch, and asks again for the next ones."""
-        steps = self.steps(self.trainer.global_rank, self.trainer.world_size)
+        steps = self.steps()
         steps.taken = lambda: self.global_step
-        return DataLoader(Batches(self), sampler=steps, batch_size=None)
+        return DataLoader(Batches(self), sampler=steps, batch_size=None, collate_fn=_as_it_is)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         # Dropout and noise of a step are the same in a resumed run as in an unbroken one.
-        torch.manual_seed(seed_of(self.model_seed, self.global_step, self.global_rank))
-        terms = self.losses(batch)
+        torch.manual_seed(seed_of(self.model_seed, self.global_step, 0))
+        terms = self._own_losses(batch)
         loss = torch.stack(list(terms.values())).sum()
-        if self.global_step % 20 == 0 and not torch.isfinite(loss):
+        if self.global_step % 20 == 0 and not torch.isfinite(self.trainer.strategy.reduce(loss.detach())):
             raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
                 f"lower optim.lr={self.options.lr}"
             )
-        self.log("loss", loss, prog_bar=True)
-        self.log_dict({f"loss/{name}": term for name, term in terms.items()})
+        several = self.trainer.world_size > 1
+        self.log("loss", loss, prog_bar=True, sync_dist=several)
+        self.log_dict({f"loss/{name}": term for name, term in terms.items()}, sync_dist=several)
         return loss
+
+    def _own_losses(self, batch: Any) -> dict[str, Tensor]:
+        """The terms of the loss on this process' rows of a batch, so that their mean over all processes, which is what
+        DDP makes of them, is the loss of the batch."""
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if world == 1:
+            return self.losses(batch)
+        own = shares.rows(batch, rank, world)
+        with shares.sharing(rank, world, shares.count(batch)):
+            terms = self.losses(own)
+        counts = world * self.weight(own) / self.weight(batch)
+        return {name: term * counts for name, term in terms.items()}
 
     def hidden(self) -> Sequence[Tensor]:
         """The weight matrices of the hidden layers, which Muon may train; a model that has some names them."""
@@ -238,6 +257,11 @@ class Trainable(pl.LightningModule):
             parts.append(Muon(hidden, lr=o.muon, weight_decay=o.weight_decay))
         optimiser = Together(parts)
         return [optimiser], [{"scheduler": LambdaLR(optimiser, o.factor), "interval": "step"}]
+
+
+def _as_it_is(batch: Any) -> Any:
+    """In place of PyTorch's conversion, which makes lists of tuples: a list is rows, a tuple parts of a batch."""
+    return batch
 
 
 class Batches(Dataset):

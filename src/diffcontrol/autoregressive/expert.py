@@ -39,10 +39,10 @@ class Expert(Prompted):
             initializer_range=model["width"] ** -0.5,  # as the predictor's: prompts are to be matched with texts
         ))  # fmt: skip
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+    def steps(self) -> Steps:
         """Texts that have a target."""
         train = self.corpus.ids["train"]
-        return self._steps([self.asked.carriers], rank, world, lengths=lengths(train), bucket=BUCKET)
+        return self._steps([self.asked.carriers], lengths=lengths(train), bucket=BUCKET)
 
     def collate(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Prompts [B P] of one of each text's own targets, texts [B T]."""
@@ -52,6 +52,9 @@ class Expert(Prompted):
         prompts, texts = batch
         logits = self(prompts, texts[:, :-1]).transpose(1, 2)
         return {"nll": cross_entropy(logits, texts[:, 1:], ignore_index=PAD)}
+
+    def weight(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return (batch[1][:, 1:] != PAD).sum()
 
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
         """Logits of the word after each position of the text, prompts [B P], texts [B T] → [B T V+…]."""

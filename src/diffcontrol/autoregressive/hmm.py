@@ -47,14 +47,17 @@ class Hmm(Trainable):
             parts.append(sampled(self.lm, min(AT_ONCE, self.samples - first), generator))
         return torch.cat(parts)
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        return self._steps([torch.arange(self.samples)], rank, world, lengths=lengths(self.texts), bucket=BUCKET)
+    def steps(self) -> Steps:
+        return self._steps([torch.arange(self.samples)], lengths=lengths(self.texts), bucket=BUCKET)
 
     def collate(self, indices: list[int]) -> Tensor:
         return crop(self.texts[indices])
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         return {"nll": -self.log_likelihood(batch).sum() / (batch[:, 1:] != PAD).sum()}
+
+    def weight(self, batch: Tensor) -> Tensor:
+        return (batch[:, 1:] != PAD).sum()
 
     def probabilities(self) -> tuple[Tensor, Tensor, Tensor]:
         """p(z_1) [S], p(z_i | z_i−1) [S S], p(x_i | z_i) [S V]."""

@@ -49,8 +49,8 @@ class Infiller(Trainable):
         self.positions = 2 * data.length
         self.network = GPT2LMHeadModel(gpt2(model, self.separator + 1, self.positions))
 
-    def steps(self, rank: int = 0, world: int = 1) -> Any:
-        return self._steps([self.carriers], rank, world)
+    def steps(self) -> Any:
+        return self._steps([self.carriers])
 
     def prompt(self, target: Any) -> list[int]:
         unknown = self.ids["UNK"]
@@ -76,3 +76,6 @@ class Infiller(Trainable):
         logits = self.network(ids[:, :-1], use_cache=False).logits
         wanted = ids[:, 1:].masked_fill(~written[:, 1:], -100)
         return {"nll": cross_entropy(logits.transpose(1, 2), wanted)}
+
+    def weight(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return batch[1][:, 1:].sum()

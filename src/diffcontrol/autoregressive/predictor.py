@@ -66,9 +66,12 @@ class Predictor(Prompted):
         written = texts != PAD
         return {"bce": (errors * written).sum() / written.sum()}
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+    def weight(self, batch: dict[str, Tensor]) -> Tensor:
+        return (batch["texts"] != PAD).sum()
+
+    def steps(self) -> Steps:
         train = self.corpus.ids["train"]
-        return self._steps([torch.arange(len(train))], rank, world, lengths=lengths(train), bucket=BUCKET)
+        return self._steps([torch.arange(len(train))], lengths=lengths(train), bucket=BUCKET)
 
     def forward(self, prompts: Tensor, texts: Tensor) -> Tensor:
         """Logits of every prefix, prompts [B P], texts [B T] → [B T]."""

@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from diffcontrol import shares
 from diffcontrol.allowed import Rules, number
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.data.corpus import Corpus
@@ -62,9 +63,9 @@ class ConditionalLM(Prompted):
     def hidden(self) -> list[Tensor]:
         return self.transformer.matrices()
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+    def steps(self) -> Steps:
         """Texts that have a target, in the language model's windows."""
-        return windowed(self, rank, world, self.asked.carriers)
+        return windowed(self, self.asked.carriers)
 
     def collate(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Prompts [B P] of one of each text's own targets, texts [B L]."""
@@ -73,7 +74,7 @@ class ConditionalLM(Prompted):
     def losses(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Those of the language model's objective, of the text alone."""
         prompts, ids = batch
-        dropped = torch.rand(len(prompts), 1, device=prompts.device) < self.drop
+        dropped = shares.rand(prompts[:, :1]) < self.drop
         given = Given(self, torch.where(dropped, self.blank, prompts))
         return self.lm.objective.losses(given, ids, self.lm.times(len(ids)))
 

@@ -12,6 +12,7 @@ from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.objective import Objective
 from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
+from diffcontrol.shares import drawn, randn_like
 from diffcontrol.training import Steps, Trainable
 
 
@@ -50,7 +51,7 @@ class DiffusionLM(Trainable):
     def noised(self, x0: Tensor, t: Tensor) -> Tensor:
         """A draw of x_t given x₀ [B L D] at t [B]."""
         alpha_bar = self.schedule.alpha_bar(t)[:, None, None]
-        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * torch.randn_like(x0)
+        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * randn_like(x0)
 
     def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
         """A draw of x_t of word ids [B L] at t [B], [B L D]."""
@@ -87,10 +88,10 @@ class DiffusionLM(Trainable):
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1]."""
-        return stratified(size, self.low).to(self.device)
+        return drawn(lambda n: stratified(n, self.low), size).to(self.device)
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        return windowed(self, rank, world)
+    def steps(self) -> Steps:
+        return windowed(self)
 
     def hidden(self) -> list[Tensor]:
         return self.transformer.matrices()
@@ -102,14 +103,14 @@ class DiffusionLM(Trainable):
         return self.objective.losses(self, ids, self.times(len(ids)))
 
 
-def windowed(module: Any, rank: int, world: int, texts: Tensor | None = None) -> Steps:
+def windowed(module: Any, texts: Tensor | None = None) -> Steps:
     """Steps whose texts fit into `module.window` three times out of four. texts: indices of those that may be read
     [N]; None: all of them."""
     train = module.corpus.ids["train"]
     everything = torch.arange(len(train)) if texts is None else texts
     fits = everything[(train[everything][:, module.window :] == 3).all(-1)]
     pools = [everything, fits, fits, fits] if 0 < module.window < module.corpus.length and len(fits) else [everything]
-    return module._steps(pools, rank, world)
+    return module._steps(pools)
 
 
 def cropped(ids: Tensor, window: int) -> Tensor:

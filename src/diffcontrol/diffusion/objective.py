@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from diffcontrol.allowed import FLAG, Rules, number
 from diffcontrol.diffusion.denoiser import Denoiser
 from diffcontrol.diffusion.readout import Readout, Vectors, Words
+from diffcontrol.shares import randn_like
 
 
 class Noised(Denoiser, Protocol):
@@ -85,7 +86,7 @@ class EndToEnd(Objective):
         assert isinstance(lm.readout, Vectors)
         clean = lm.table()[ids]
         sigma_0 = (1 - lm.schedule.alpha_bar(torch.tensor(self.first))).sqrt()
-        x0 = clean + sigma_0 * torch.randn_like(clean)
+        x0 = clean + sigma_0 * randn_like(clean)
         prediction = lm(lm.noised(x0, t), t)
         wanted = torch.where((t <= self.first)[:, None, None], clean, x0)
         last = lm.schedule.alpha_bar(torch.tensor(1.0))

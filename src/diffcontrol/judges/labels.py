@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.diffusion.lm import cropped
 from diffcontrol.metrics import interval
+from diffcontrol.shares import rand
 from diffcontrol.text import PAD, UNK
 from diffcontrol.training import Trainable
 
@@ -74,7 +75,7 @@ class LabelJudge(Trainable):
 
     def losses(self, batch: tuple[Tensor, list[list[tuple[str, str]]]]) -> dict[str, Tensor]:
         ids, rows = batch
-        kept = torch.rand(ids.shape, device=ids.device) > FORGOTTEN
+        kept = rand(ids) > FORGOTTEN
         return {"nll": self.labels.loss(self(torch.where(kept | (ids == PAD), ids, UNK)), rows)}
 
     @torch.inference_mode()

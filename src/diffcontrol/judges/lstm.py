@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.likelihood import BUCKET, cross_entropies, mean, summed
-from diffcontrol.text import crop, lengths
+from diffcontrol.text import PAD, crop, lengths
 from diffcontrol.training import Steps, Trainable
 
 
@@ -56,9 +56,12 @@ class LstmLM(Trainable):
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
         return {"nll": mean(self._negatives(batch), batch)}
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
+    def weight(self, batch: Tensor) -> Tensor:
+        return (batch[:, 1:] != PAD).sum()
+
+    def steps(self) -> Steps:
         train = self.corpus.ids["train"]
-        return self._steps([torch.arange(len(train))], rank, world, lengths=lengths(train), bucket=BUCKET)
+        return self._steps([torch.arange(len(train))], lengths=lengths(train), bucket=BUCKET)
 
     def _negatives(self, ids: Tensor) -> Tensor:
         """−log p of every word and END given what stands before it, 0 at PAD, [B T] → [B T−1]."""

@@ -26,6 +26,7 @@ from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.readout import Words
 from diffcontrol.diffusion.schedule import stratified
 from diffcontrol.diffusion.transformer import Transformer
+from diffcontrol.shares import drawn, rand
 from diffcontrol.text import PAD
 from diffcontrol.training import Steps, Trainable
 
@@ -64,11 +65,11 @@ class MaskedLM(Trainable):
 
     def times(self, size: int) -> Tensor:
         """Stratified times [size] in [low, 1], so that the loss of a batch varies little."""
-        return stratified(size, self.low).to(self.device)
+        return drawn(lambda n: stratified(n, self.low), size).to(self.device)
 
     def noisy(self, ids: Tensor, t: Tensor) -> Tensor:
         """A draw of the masked texts z_t [B L V+1] of word ids [B L] at t [B]."""
-        return self.masked(ids, torch.rand(ids.shape, device=ids.device) < t[:, None])
+        return self.masked(ids, rand(ids) < t[:, None])
 
     def masked(self, ids: Tensor, masked: Tensor) -> Tensor:
         """Word ids [B L] with some of them masked, [B L V+1]."""
@@ -122,8 +123,8 @@ class MaskedLM(Trainable):
             total += L / n[:, 0].to(self.device) * self.surprise(ids, self.masked(ids, masked)).double()
         return (total / draws).tolist(), ((ids != PAD).sum(1) - 1).tolist()
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        return windowed(self, rank, world)
+    def steps(self) -> Steps:
+        return windowed(self)
 
     def collate(self, indices: list[int]) -> Tensor:
         return cropped(self.corpus.ids["train"][indices], self.window)

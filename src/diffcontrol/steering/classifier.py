@@ -105,8 +105,8 @@ class ControlClassifier(Trainable, Steering):
     def annotations(self) -> list[Any]:
         return [self.task.annotate(example) for example in self.corpus.splits["train"]]
 
-    def steps(self, rank: int = 0, world: int = 1) -> Steps:
-        return windowed(self, rank, world)
+    def steps(self) -> Steps:
+        return windowed(self)
 
     def collate(self, indices: list[int]) -> tuple[Tensor, list[Any]]:
         return cropped(self.corpus.ids["train"][indices], self.window), [self.annotations[i] for i in indices]

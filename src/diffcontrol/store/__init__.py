@@ -154,7 +154,8 @@ class Store:
     def _made(self, recipe: Mapping[str, Any], name: str, make: Callable[[Path], dict[str, Any]],
               other_ranks: Callable[[Path], Any] | None = None) -> Path:  # fmt: skip
         def documented(draft: Path) -> None:
-            (draft / CONFIG).write_text(OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe))))
+            text = OmegaConf.to_yaml(OmegaConf.create(self.canonical(recipe)))
+            (draft / CONFIG).write_text(text, encoding="utf-8")
             conditions = make(draft)
             seconds = round(Stopwatch(draft).before, 1)
             (draft / "seconds").unlink(missing_ok=True)

@@ -9,7 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from diffcontrol.drafts import read_json
+from diffcontrol.recipe import name_of
 from diffcontrol.refused import Refused
 
 log = logging.getLogger(__name__)
@@ -40,20 +43,33 @@ def sha256(file: Path) -> str:
 
 
 def verify(folder: Path) -> None:
-    """Compares the files of an entry with their checksums. An entry of an earlier version has none, which is noted.
+    """Compares the files of an entry with their checksums, and its configuration with its address. An entry of an
+    earlier version has no checksums, which is noted.
 
     Raises:
         Refused: a file is missing or is not what was stored.
     """
-    stored = read_json(folder / PROVENANCE).get("sha256")
-    if not stored:
+    again = f"remove the folder {folder} to make it again"
+    if not (said := read_json(folder / PROVENANCE)):
+        raise Refused(f"{folder / PROVENANCE} is missing or holds nothing, so its files cannot be checked; {again}")
+    if _address(folder / CONFIG) != folder.name:
+        raise Refused(f"{folder / CONFIG} is missing or is not the recipe of that address; {again}")
+    if not (stored := said.get("sha256")):
         log.info("%s has no checksums, so a file of it that was changed would not be noticed", folder)
         return
     for name, expected in stored.items():
         file = folder / name
         if not file.is_file() or sha256(file) != expected:
             wrong = "is not what was stored (its checksum differs)" if file.is_file() else "is missing"
-            raise Refused(f"{file} {wrong}; remove the folder {folder} to make it again")
+            raise Refused(f"{file} {wrong}; {again}")
+
+
+def _address(config: Path) -> str:
+    """The address of the recipe in a file; empty if there is none."""
+    try:
+        return name_of(yaml.load(config.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+        return ""
 
 
 def commit() -> str:

@@ -31,13 +31,16 @@ def save(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
     """Writes the module's own weights.
 
     Raises:
-        Refused: some are infinite or no numbers.
+        Refused: some are infinite or no numbers, or cannot be written.
     """
     own = own_weights(module, recipe)
     if not all(weight.isfinite().all() for weight in own.values()):
         steps, lr = module.options.steps, module.options.lr
         raise Refused(f"{folder.name}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
-    save_file(own, folder / FILE)
+    try:
+        save_file(own, folder / FILE)
+    except SafetensorError as error:  # the disk is full, for one
+        raise Refused(f"{folder / FILE} cannot be written ({error}); the same command goes on from here") from error
 
 
 def load(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:

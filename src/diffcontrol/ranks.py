@@ -1,0 +1,30 @@
+"""Ranks: which of the processes of a run this one is, told by the environment that its launcher set.
+
+Lightning starts the processes of one machine itself (LOCAL_RANK, NODE_RANK); torchrun (RANK) and Slurm's srun
+(SLURM_PROCID) start them from outside.
+"""
+
+import os
+
+RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
+RUNS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT")  # what the processes of a run share
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes files, as it is where there is no other."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def sign() -> str:
+    """By which the other processes of this run know the first one: its number, and what they share."""
+    return f"{os.getpid()}\n{_shared()}"
+
+
+def is_sign_of_ours(text: str) -> bool:
+    """Whether the first process of this run, which is this one's parent or shares its job, signed the text."""
+    pid, _, shared = text.partition("\n")
+    return pid == str(os.getppid()) or (bool(shared) and shared == _shared())
+
+
+def _shared() -> str:
+    return " ".join(f"{name}={os.environ[name]}" for name in RUNS if name in os.environ)
