@@ -12,10 +12,24 @@ from diffcontrol import places, resolvers
 from diffcontrol.refused import Refused
 
 resolvers.register()
+DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
+
+
+def main() -> None:
+    """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
+    if sys.argv[1:2] != [DEMO]:
+        run()
+        return
+    from diffcontrol.demo import main as demo  # late, as it imports PyTorch
+
+    try:
+        demo(sys.argv[2:])
+    except Refused as error:
+        raise SystemExit(f"diffcontrol: {error}") from None
 
 
 @hydra.main(version_base="1.3", config_path=str(places.conf()), config_name="config")
-def main(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float:
     """Runs what the command line describes and returns the number that a sweep optimises."""
     if os.getcwd() not in sys.path:  # a package of the user's own may lie in the current folder; it hides no other
         sys.path.append(os.getcwd())
