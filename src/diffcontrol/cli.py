@@ -2,9 +2,12 @@
 
 import logging
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
@@ -12,6 +15,7 @@ from diffcontrol import places, resolvers
 from diffcontrol.refused import Refused
 
 resolvers.register()
+HYDRAS = (".hydra", "run.log")  # what Hydra writes into the folder of a run before the run starts
 DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
 
 
@@ -39,7 +43,26 @@ def run(cfg: DictConfig) -> float:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
+        leave_nothing(Path(HydraConfig.get().runtime.output_dir))
         raise SystemExit(f"diffcontrol: {error}\n(HYDRA_FULL_ERROR=1 shows where)") from None
     except KeyboardInterrupt:  # in training `fitting.Stopped` says at which step
-        print("diffcontrol: stopped; the same command goes on with the models that are trained", file=sys.stderr)
+        print(
+            "diffcontrol: stopped; run the same command again to continue with the models that are trained",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
+
+
+def leave_nothing(folder: Path) -> None:
+    """Removes the folder of a run that was refused before it did anything: where nothing stands in it but what Hydra
+    writes before the run starts. Folders above it that are then empty go, too."""
+    if int(os.environ.get("LOCAL_RANK", 0)) or {path.name for path in folder.iterdir()} - set(HYDRAS):
+        return
+    logging.shutdown()  # closes run.log
+    for name in HYDRAS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).unlink(missing_ok=True)
+    for empty in (folder, *folder.parents[:3]):
+        if empty == Path.cwd() or any(empty.iterdir()):
+            return
+        empty.rmdir()

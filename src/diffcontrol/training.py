@@ -214,7 +214,7 @@ class Trainable(pl.LightningModule):
         if self.global_step % 20 == 0 and not torch.isfinite(loss):
             raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
-                f"lower optim.lr={self.options.lr}"
+                f"set a lower optim.lr (it is {self.options.lr})"
             )
         self.log("loss", loss, prog_bar=True)
         self.log_dict({f"loss/{name}": term for name, term in terms.items()})
