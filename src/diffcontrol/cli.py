@@ -44,7 +44,7 @@ def run(cfg: DictConfig) -> float:
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
         leave_nothing(Path(HydraConfig.get().runtime.output_dir))
-        raise SystemExit(f"diffcontrol: {error}\n(HYDRA_FULL_ERROR=1 shows where)") from None
+        raise SystemExit(f"diffcontrol: {error}\n(set HYDRA_FULL_ERROR=1 to see where in the program)") from None
     except KeyboardInterrupt:  # in training `fitting.Stopped` says at which step
         print(
             "diffcontrol: stopped; run the same command again to continue with the models that are trained",

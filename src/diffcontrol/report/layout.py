@@ -91,7 +91,7 @@ def columns(results: Mapping) -> list[Column]:
         *([Column("grammatical %", ("fluency", "grammatical"), 1, 100.0)] if judged else []),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
-        Column("seconds a sample", ("seconds_per_sample",), 3),
+        Column("seconds per sample", ("seconds_per_sample",), 3),
     ]
 
 
