@@ -71,3 +71,12 @@ def test_the_configuration_is_printed_in_the_order_of_a_reader():
         ("judge", "paths"),
     ):
         assert keys.index(earlier) < keys.index(later)
+
+
+def test_tab_completes_the_options_of_a_group(monkeypatch, capfd):
+    line = "diffcontrol budget="
+    monkeypatch.setattr(sys, "argv", ["diffcontrol", "-sc", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    main()
+    assert capfd.readouterr().out.split() == ["budget=default", "budget=long", "budget=quick"]

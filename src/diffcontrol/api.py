@@ -119,7 +119,7 @@ class Model:
 
     @property
     def tasks(self) -> list[str]:
-        """The tasks that `generate` knows, whether the data have targets for them or not."""
+        """Names of the tasks that `generate` knows, also of those for which the data have no targets."""
         with _hydra() as loader:
             return list(loader.get_group_options("task"))
 
