@@ -25,7 +25,7 @@ from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Head, Mark
 
 RESTS = 1.0  # nats of log-odds that a word has to be worth to be marked
-TINIEST = 1e-12  # of a probability
+TINIEST = 1e-300  # of a probability, whose logarithm is to be finite
 
 
 class Attribute(ControlTask):

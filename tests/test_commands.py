@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -36,11 +37,23 @@ INLINE = re.compile(r"`(python run\.py [^`]*)`")
 CODE = re.compile(r"^((?: {4}import diffcontrol\n)(?: {4}[^\n]*\n|\n)+)|^```python\n(.*?)^```$", re.M | re.S)
 ELSEWHERE = ("--config-dir mine/conf", "python reviews.py")  # followed by test_docs.py, test_your_own_data.py
 NO_OVERRIDES = ("-m", "--cfg", "--help", "--hydra-help", "job")
-BRIEFER = {"targets.n": 2, "num_samples": 1, "model.depth": 1, "sampler.steps": 2, "+trainer.log_every_n_steps": 50}
+BRIEFER = {
+    "targets.n": 2,
+    "frontier.targets.n": 2,
+    "num_samples": 1,
+    "model.depth": 1,
+    "sampler.steps": 2,
+    "+trainer.log_every_n_steps": 50,
+}
 #: what a command that is run must not ask for: another machine, the network, or a folder of the reader's
 NEEDS = ("<", "trainer.accelerator=gpu", "trainer.devices", "submitit", "data=e2e", "experiment=e2e", "data=rocstories",
          "experiment=paper", "parser=", "hf://", "model=base", "…", "joblib", "optuna", "logger=")  # fmt: skip
-CSV = "review,stars\n" + "the soup was great .,good\nthe service was really cold .,bad\n" * 40
+WORDS = ("the their our", "soup pasta food place", "very so")
+OPINIONS = (("great", "good"), ("fresh", "good"), ("cold", "bad"), ("slow", "bad"))
+CSV = "review,stars\n" + "".join(
+    f"{whose} {what} was {how} {said} .,{stars}\n"
+    for whose, what, how, (said, stars) in product(*map(str.split, WORDS), OPINIONS)
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ def test_a_command_runs_and_leaves_its_results(command, folder, monkeypatch):
     handlers = logging.root.handlers[:]
     monkeypatch.chdir(folder)
     before = set(folder.rglob("results.json"))
-    job = command.jobs[-1]
+    job = [re.sub(r"(?<=optim\.steps=)\d+", "4", word) for word in command.jobs[-1]]
     monkeypatch.setattr(sys, "argv", ["run.py", *job, *tiny(job), "trainer.accelerator=cpu",
                                       "trainer.enable_progress_bar=false", "hydra.mode=RUN"])  # fmt: skip
     try:

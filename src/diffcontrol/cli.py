@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import hydra
@@ -54,15 +55,18 @@ def run(cfg: DictConfig) -> float:
 
 
 def leave_nothing(folder: Path) -> None:
-    """Removes the folder of a run that was refused before it did anything: where nothing stands in it but what Hydra
-    writes before the run starts. Folders above it that are then empty go, too."""
+    """Removes the folder of a run that was refused before it did anything, that is where nothing stands in it but what
+    Hydra writes before the run starts. Folders above it that are empty then go, too."""
     if int(os.environ.get("LOCAL_RANK", 0)) or {path.name for path in folder.iterdir()} - set(HYDRAS):
         return
-    logging.shutdown()  # closes run.log
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            handler.close()
     for name in HYDRAS:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).unlink(missing_ok=True)
-    for empty in (folder, *folder.parents[:3]):
-        if empty == Path.cwd() or any(empty.iterdir()):
-            return
-        empty.rmdir()
+    with suppress(OSError):  # of one that is not empty, or that somebody is in
+        for empty in (folder, *folder.parents[:3]):
+            if empty.absolute() == Path.cwd():
+                break
+            empty.rmdir()
