@@ -43,7 +43,6 @@ BRIEFER = {
     "num_samples": 1,
     "model.depth": 1,
     "sampler.steps": 2,
-    "+trainer.log_every_n_steps": 50,
 }
 #: what a command that is run must not ask for: another machine, the network, or a folder of the reader's
 NEEDS = ("<", "trainer.accelerator=gpu", "trainer.devices", "submitit", "data=e2e", "experiment=e2e", "data=rocstories",
@@ -150,7 +149,7 @@ def tiny(overrides: list[str]) -> list[str]:
     """The numbers of experiment=tiny and smaller ones, but for those that the command itself gives."""
     given = {word.lstrip("+~").partition("=")[0] for word in overrides}
     small = dict(numbers(OmegaConf.load(CONF / "experiment" / "tiny.yaml"))) | BRIEFER
-    return [f"{'' if key.startswith('+') else '++'}{key}={value}" for key, value in small.items() if key not in given]
+    return [f"++{key}={value}" for key, value in small.items() if key not in given]
 
 
 @pytest.mark.slow
