@@ -39,7 +39,9 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     done = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)],
                           env=ENVIRONMENT, capture_output=True, text=True)  # fmt: skip
-    if done.returncode and ("satisfies the requirement hatchling" in done.stderr or "No module named pip" in done.stderr):
+    if done.returncode and (
+        "satisfies the requirement hatchling" in done.stderr or "No module named pip" in done.stderr
+    ):
         pytest.skip(f"pip cannot build here: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stderr
     return next(folder.glob("*.whl"))
