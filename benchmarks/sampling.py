@@ -51,7 +51,7 @@ def measure(cfg: DictConfig) -> None:
         axes.barh([row["method"] for row in rows], [row["seconds"] for row in rows])
         for place, row in enumerate(rows):
             axes.text(row["seconds"], place, f" {row['strict']:.0f} % at {row['perplexity']:.1f}", va="center")
-        axes.set(xscale="log", xlabel="seconds a sample (beside it: strict success at perplexity)")
+        axes.set(xscale="log", xlabel="seconds per sample (beside it: strict success at perplexity)")
         axes.set_title(f"{' + '.join(results['tasks'])}, {n} targets × {k} samples")
         axes.margins(x=0.3)
 

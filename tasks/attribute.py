@@ -9,8 +9,11 @@ a classifier of another kind, trained on another half of the training texts than
 held-out texts stands in results.json under `judges`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -19,7 +22,10 @@ from torch import Tensor, nn
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.judges.labels import Labels, likeliest
 from diffcontrol.refused import Refused
-from diffcontrol.task import ControlTask, Head
+from diffcontrol.task import ControlTask, Head, Mark
+
+RESTS = 1.0  # nats of log-odds that a word has to be worth to be marked
+TINIEST = 1e-300  # of a probability, whose logarithm is to be finite
 
 
 class Attribute(ControlTask):
@@ -32,7 +38,7 @@ class Attribute(ControlTask):
     def labels(self) -> Labels:
         found = Labels(self.corpus.splits["train"])
         if not found:
-            raise Refused("attribute: the data have no labels; say data.labels.<label>=<column> (data=table)")
+            raise Refused("attribute: the data have no labels; set data.labels.<label>=<column> (data=table)")
         if self.label not in (None, *found.values):
             known = ", ".join(found.values)
             raise Refused(f"attribute: task.attribute.label={self.label} is no label of the data; known are {known}")
@@ -77,6 +83,28 @@ class Attribute(ControlTask):
         right = [float(bool(words) and bool(probs) and likeliest(probs) == value) for words, probs, (_, value) in rows]
         probability = [probs.get(value, 0.0) if words else 0.0 for words, probs, (_, value) in rows]
         return {"strict": right, "released": right, "probability": probability}
+
+    def marks(self, texts: Sequence[Sequence[str]], targets: Sequence[Sequence[str]],
+              judges: Mapping[str, Any] = {}) -> list[list[Mark]]:  # fmt: skip
+        """The words that the judge's opinion rests on: those without which the log-odds of the target would be lower
+        (met) or higher (not met) by RESTS or more. Each is replaced by UNK in turn, which the judge saw in training."""
+        without = [[*words[:i], "UNK", *words[i + 1 :]] for words in texts for i in range(len(words))]
+        if judges.get("labels") is None or not without:
+            return [[] for _ in texts]
+        said, left_out = judges["labels"].judge(texts), iter(judges["labels"].judge(without))
+        found = []
+        for words, whole, (label, value) in zip(texts, said, targets, strict=True):
+            drops = [log_odds(whole[label], value) - log_odds(next(left_out)[label], value) for _ in words]
+            signs = [(drop > 0) - (drop < 0) if abs(drop) >= RESTS else 0 for drop in drops]
+            runs = [(sign, [i for i, _ in run]) for sign, run in groupby(enumerate(signs), key=itemgetter(1))]
+            found.append([Mark(run[0], run[-1] + 1, sign > 0, label) for sign, run in runs if sign])
+        return found
+
+
+def log_odds(probs: Mapping[str, float], value: str) -> float:
+    """log p(value) − log p(any other value), which unlike log p does not saturate where p is almost 1."""
+    others = sum(prob for other, prob in probs.items() if other != value)
+    return math.log(max(probs[value], TINIEST)) - math.log(max(others, TINIEST))
 
 
 class LabelHead(Head):

@@ -92,7 +92,7 @@ class Infilling(GapTask):
         left, right = (side.split() if isinstance(side, str) else side for side in (given["left"], given["right"]))
         if not all(isinstance(side, list | tuple) and all(map(_is_word, side)) for side in (left, right)):
             raise Refused(
-                f"infilling: {target!r}: left and right are lists of words, START, END, UNK and PAD not theirs"
+                f"infilling: {target!r}: left and right must be lists of words other than START, END, UNK and PAD"
             )
         low, high = _bounds(length := given.get("length"), target)
         room = self.most - len(left) - len(right)

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 import diffcontrol
 from diffcontrol import experiment
+from diffcontrol.task import Mark
 from tests.composing import CONF, composed
 
 TINY = ("experiment=tiny", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false")
@@ -53,6 +54,39 @@ def test_the_seed_says_what_is_drawn(model, written):
     again = model.generate(semantic_content=["food", "Italian"], length=12, n=3, seed=0)
     other = model.generate(semantic_content=["food", "Italian"], length=12, n=3, seed=1)
     assert again == written and other != written
+
+
+def test_a_text_can_be_watched_as_it_comes_about(model):
+    targets = {"semantic_content": ["food", "Italian"], "length": 12}
+    steps = model.denoise(steps=3, **targets)
+    assert [step.t for step in steps] == sorted((step.t for step in steps), reverse=True) and len(steps) == 3
+    assert steps[0].t == 1 and all(len(step.words) == 12 and set(step.scores) == {*targets, "all"} for step in steps)
+    assert steps == model.denoise(steps=3, **targets) != model.denoise(steps=3, method="unguided", **targets)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"steps": 0}, "denoise(steps=0)"), ({"method": "nosuch"}, "has the methods unguided, guided_diffusion"),
+])  # fmt: skip
+def test_a_reverse_process_that_there_is_not_is_refused(model, arguments, said):
+    with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
+        model.denoise(length=12, **arguments)
+
+
+def test_the_targets_that_are_offered_are_accepted_and_the_most_frequent_come_first(model):
+    task, corpus = (model.store.build(model._configured(("length",), None)[key]) for key in ("task", "data"))
+    sizes = [len(example.words) for example in corpus.splits["dev"]]
+    found = list(model.targets("length", n=3).values())
+    assert [sizes.count(n) for n in found] == sorted(map(sizes.count, set(sizes)), reverse=True)[:3]
+    assert all(task["length"].parse(n) == n for n in found) and "length" in model.tasks
+    assert model.targets("semantic_content")["food : Italian"] == ["food", "Italian"]
+
+
+def test_a_marked_text_shows_what_was_said_of_the_field():
+    marks = {"a": [Mark(1, 3, True, "food")], "b": [], "c": [Mark(0, 1, False, "verb")]}
+    assert diffcontrol.Result(("sells", "good", "soup"), {}, marks=marks).marked == (
+        "sells [food: good soup]\nsells/!verb good soup"
+    )
+    assert diffcontrol.Result(("sells", "soup"), {}).marked == "sells soup"
 
 
 def test_perplexity_is_measured_when_asked_for_and_from_then_on(model):

@@ -226,7 +226,7 @@ def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
     (("task=syntax_tree", "method=[pplm]"), "pplm: its discriminator tells classes apart"),
     (("task=attribute", "control=anchor"), "control=anchor is not applicable to Attribute"),
     (("method=[fudge,best]",), "candidates are chosen among the texts of a method that is not in this run"),
-    (("on_unsupported=perhaps",), "on_unsupported=perhaps: a method that is not applicable is an error, or skip"),
+    (("on_unsupported=perhaps",), "on_unsupported=perhaps: allowed are error and skip"),
 ])  # fmt: skip
 def test_a_method_that_is_not_applicable_is_refused_before_anything_is_trained(tmp_path, here, overrides, said):
     with pytest.raises(SystemExit) as end:

@@ -112,7 +112,7 @@ def test_weights_that_are_no_numbers_are_found_without_a_checksum(filled, capsys
     save_file({"words.weight": torch.full((2, 2), torch.nan)}, folder / "weights.safetensors")
     (folder / "provenance.json").write_text('{"commit": "earlier"}')
     assert run(filled, "verify") == 1
-    assert "words.weight holds values that are infinite or no numbers" in capsys.readouterr().out
+    assert "words.weight holds values that are infinite or not numbers" in capsys.readouterr().out
 
 
 # --- from store to store

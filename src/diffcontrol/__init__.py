@@ -10,10 +10,10 @@ for result in model.generate(semantic_content=["food", "Italian"], length=12, n=
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffcontrol.api import Model, Result, load
+    from diffcontrol.api import Model, Result, Step, load
     from diffcontrol.refused import Refused
 
-__all__ = ["Model", "Refused", "Result", "load"]
+__all__ = ["Model", "Refused", "Result", "Step", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,12 @@
 """Controlled text from Python: `diffcontrol.load(data="restaurants").generate(length=12)`."""
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any
 
@@ -19,6 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from diffcontrol import experiment, places, resolvers
 from diffcontrol.evaluation import succeeded
 from diffcontrol.refused import Refused
+from diffcontrol.report.terminal import drawn
+from diffcontrol.report.texts import pieces
+from diffcontrol.task import Mark
 
 TEACHER = "teacher"  # of the judges, the one that measures perplexity
 
@@ -28,17 +33,33 @@ class Result:
     """One text that was written.
 
     words: the words of the text; scores: task → its strict success in [0, 1], and `all`, 1 or 0, where several tasks
-    were asked for; perplexity: of the text under a language model that no method uses, None where it was not measured.
+    were asked for; perplexity: of the text under a language model that no method uses, None where it was not measured;
+    marks: task → the words in which its control shows.
     """
 
     words: tuple[str, ...]
     scores: Mapping[str, float]
     perplexity: float | None = None
+    marks: Mapping[str, Sequence[Mark]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The words, joined by spaces."""
         return " ".join(self.words)
+
+    @property
+    def marked(self) -> str:
+        """The text as the terminal shows it without colour: `[label: words]` or `word/label` where a control shows,
+        with `!` where it is not as asked; a line for each task that marks anything."""
+        shown = [own for own in self.marks.values() if own] or [()]
+        return "\n".join(drawn(pieces(self.words, own)).plain for own in shown)
+
+
+@dataclass(frozen=True)
+class Step(Result):
+    """The likeliest words at one step of a reverse process. t: its time, from 1 (noise) down to almost 0 (the text)."""
+
+    t: float = 0.0
 
 
 class Model:
@@ -68,24 +89,69 @@ class Model:
             Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the
                 method is not applicable to the tasks.
         """
-        if not targets:
-            raise Refused("generate() was asked for nothing; name a task and its target, as in generate(length=12)")
         if n < 1:
             raise Refused(f"generate(n={n}): n is the number of texts, 1 or more")
+        ready = self._prepared(targets, seed, perplexity)
+        (texts,) = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
+        return _results(texts, ready)
+
+    def denoise(self, *, steps: int = 10, method: str | None = None, seed: int | None = None,
+                **targets: Any) -> list[Step]:  # fmt: skip
+        """Writes one text by a reverse process and returns what it looked like on the way: the likeliest words at
+        `steps` of its steps, evenly spaced, the finished text last.
+
+        method: another method of the configuration, as "unguided", which starts from the same noise; None: the one
+        that `generate` writes with. seed, targets: as in `generate`.
+
+        Raises:
+            Refused: as `generate` does; or the method does not denoise, or there is no such method.
+        """
+        if steps < 1:
+            raise Refused(f"denoise(steps={steps}): steps is the number of steps to return, 1 or more")
+        ready = self._prepared(targets, seed, perplexity=False)
+        name = method or self.methods[-1]
+        if name not in ready.methods:
+            raise Refused(f"denoise(method={name!r}): the configuration has the methods {', '.join(ready.methods)}")
+        found = self.store.build(ready.methods[name]).denoising(ready.requests[0], steps)
+        if not found:
+            raise Refused(f"denoise: the method {name} does not denoise a whole text step by step")
+        shown = zip(found, _results([words for _, words in found], ready), strict=True)
+        return [Step(result.words, result.scores, marks=result.marks, t=t) for (t, _), result in shown]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that `generate` knows, also of those for which the data have no targets."""
+        with _hydra() as loader:
+            return list(loader.get_group_options("task"))
+
+    def targets(self, task: str, n: int = 50) -> dict[str, Any]:
+        """Targets of a task to choose from, target in words → target: those that are true of the most texts of the
+        data (its dev split) first, `n` of them at most. `generate` accepts many more.
+
+        Raises:
+            Refused: there is no such task, or the data know nothing of what it asks for.
+        """
+        cfg = self._configured((task,), None)
+        found, corpus = self.store.build(cfg["task"][task]), self.store.build(cfg["targets"].get("data", cfg["data"]))
+        count: Counter[str] = Counter()
+        for example in corpus.splits["dev"]:
+            count.update({json.dumps(target) for target in found.targets(found.annotate(example))})
+        most = [json.loads(text) for text, _ in count.most_common(n)]
+        return {" ".join(found.serialize(target)): target for target in most}
+
+    def _prepared(self, targets: Mapping[str, Any], seed: int | None, perplexity: bool | None) -> experiment.Prepared:
+        """The tasks, the request, the judges and the methods of these targets; what is missing of the judges is trained
+        first.
+
+        perplexity: as in `generate`.
+        """
+        if not targets:
+            raise Refused("name a task and its target, as in length=12")
         cfg = self._configured(tuple(targets), seed)
-        cfg["targets"] |= {"from": [targets], "n": None, "on_invalid": "error"}
+        cfg["targets"] |= {"from": [dict(targets)], "n": None, "on_invalid": "error"}
         if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
             del cfg["judge"][TEACHER]
-        ready = experiment.prepare(cfg, self.store)
-        texts = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
-        success, _ = succeeded(texts, ready.requests, ready.tasks, ready.judges)
-        measured: list[float | None] = [None] * n
-        if teacher := ready.judges.get(TEACHER):
-            measured = [math.exp(nats / tokens) for nats, tokens in zip(*teacher.nll(texts[0]), strict=True)]
-        return [
-            Result(tuple(words), {task: float(named["strict"][0, i]) for task, named in success.items()}, measured[i])
-            for i, words in enumerate(texts[0])
-        ]
+        return experiment.prepare(cfg, self.store)
 
     def _configured(self, tasks: tuple[str, ...], seed: int | None) -> dict[str, Any]:
         """The configuration of these tasks, plain and new."""
@@ -114,6 +180,27 @@ class Model:
         cfg.pop("logger", None)  # it writes into the folder of a run, and here is none
         cfg.paths.update(self.paths)
         return cfg
+
+
+def _results(texts: Sequence[Sequence[str]], ready: experiment.Prepared) -> list[Result]:
+    """Texts for the one request of `ready`, scored and marked."""
+    success, _ = succeeded([texts], ready.requests, ready.tasks, ready.judges)
+    marks = {
+        name: task.marks(texts, [ready.requests[0].targets[name]] * len(texts), ready.judges)
+        for name, task in ready.tasks.items()
+    }
+    measured: list[float | None] = [None] * len(texts)
+    if teacher := ready.judges.get(TEACHER):
+        measured = [math.exp(nats / tokens) for nats, tokens in zip(*teacher.nll(texts), strict=True)]
+    return [
+        Result(
+            tuple(words),
+            {task: float(named["strict"][0, i]) for task, named in success.items()},
+            measured[i],
+            {task: own[i] for task, own in marks.items()},
+        )
+        for i, words in enumerate(texts)
+    ]
 
 
 def load(*overrides: str, data: str | None = None, method: str | Sequence[str] = "guided_diffusion",

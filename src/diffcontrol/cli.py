@@ -3,23 +3,42 @@
 import errno
 import logging
 import os
+import shutil
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
+from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
-from diffcontrol import places, resolvers
+from diffcontrol import places, ranks, resolvers
 from diffcontrol.refused import Refused
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # of what the program can do nothing about
 
 resolvers.register()
+HYDRAS = (".hydra", "run.log")  # what Hydra writes into the folder of a run before the run starts
+DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
+
+
+def main() -> None:
+    """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
+    if sys.argv[1:2] != [DEMO]:
+        run()
+        return
+    from diffcontrol.demo import main as demo  # late, as it imports PyTorch
+
+    try:
+        demo(sys.argv[2:])
+    except Refused as error:
+        raise SystemExit(f"diffcontrol: {error}") from None
 
 
 @hydra.main(version_base="1.3", config_path=str(places.conf()), config_name="config")
-def main(cfg: DictConfig) -> float:
+def run(cfg: DictConfig) -> float:
     """Runs what the command line describes and returns the number that a sweep optimises."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -32,7 +51,8 @@ def main(cfg: DictConfig) -> float:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
-        raise SystemExit(f"diffcontrol: {error}\n(HYDRA_FULL_ERROR=1 shows where)") from None
+        leave_nothing(Path(HydraConfig.get().runtime.output_dir))
+        raise SystemExit(f"diffcontrol: {error}\n(set HYDRA_FULL_ERROR=1 to see where in the program)") from None
     except OSError as error:
         if error.errno not in DISK or os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -41,5 +61,26 @@ def main(cfg: DictConfig) -> float:
             f"diffcontrol: {error.strerror}{where}; when that is mended, the same command goes on"
         ) from None
     except KeyboardInterrupt:  # in training `fitting.Stopped` says at which step
-        print("diffcontrol: stopped; the same command goes on with the models that are trained", file=sys.stderr)
+        print(
+            "diffcontrol: stopped; run the same command again to continue with the models that are trained",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None
+
+
+def leave_nothing(folder: Path) -> None:
+    """Removes the folder of a run that was refused before it did anything, that is where nothing stands in it but what
+    Hydra writes before the run starts. Folders above it that are empty then go, too."""
+    if not ranks.is_first() or {path.name for path in folder.iterdir()} - set(HYDRAS):
+        return
+    for handler in logging.root.handlers:
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).parent == folder.absolute():
+            handler.close()
+    for name in HYDRAS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # of one that is not empty, or that somebody is in
+        for empty in (folder, *folder.parents[:3]):
+            if empty.absolute() == Path.cwd():
+                break
+            empty.rmdir()

@@ -209,7 +209,9 @@ def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpu
         Refused: a method is not applicable, or `on_unsupported` is neither error nor skip.
     """
     if on_unsupported not in ("error", "skip"):
-        raise Refused(f"on_unsupported={on_unsupported}: a method that is not applicable is an error, or skip")
+        raise Refused(
+            f"on_unsupported={on_unsupported}: allowed are error and skip (a method that is not applicable is left out)"
+        )
     found = {}
     for name, node in nodes.items():
         try:
@@ -278,10 +280,13 @@ def _label(source: Any) -> str:
 
 
 def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
-    """The loggers of a training (job train) or of the whole run (evaluate)."""
+    """The loggers of a training (job train) or of the whole run (evaluate); none where none is configured, as from
+    Python, where there is no command line either."""
+    if not cfg.get("logger"):
+        return []
     what = name if job == "train" else ",".join(cfg["method"])
     title = " ".join(["+".join(cfg["task"]), what, *_overrides(UNNAMED)])[:128]  # W&B takes no more
-    return loggers(cfg.get("logger") or {}, cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
+    return loggers(cfg["logger"], cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
 
 
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list,
@@ -291,4 +296,5 @@ def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: 
     log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder, trajectories)
     console = report.console()
     console.print(report.table(results), report.excerpt(results, samples), sep="\n")
-    console.print("Results saved to", Text(str(folder), "bold"), "(report.html to be read)", soft_wrap=True)
+    console.print("Results saved to", Text(str(folder), "bold"), "(report.html is the one to read)", soft_wrap=True)
+    report.keep(console, folder)

@@ -1,4 +1,4 @@
-"""Which tasks some data can serve: what is said to a user whose data know nothing of what the chosen task asks for."""
+"""For which tasks some data have targets: what a user reads whose data have none for the chosen task."""
 
 import importlib
 import pkgutil
@@ -24,13 +24,13 @@ def check(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str) -> None:
         if why is None:
             continue
         others = offered(task, corpus, corpus.splits[split])
-        advice = f"; they serve {', '.join(others)}: {_command(others)}" if others else ""
+        advice = f"; they have targets for {', '.join(others)}: {_command(others)}" if others else ""
         raise Refused(f"task={name}: the data ({split}) have no target for it{why and f' ({why})'}{advice}")
 
 
 def offered(task: ControlTask, corpus: Corpus, examples: Sequence[Example]) -> list[str]:
     """Names of the tasks, of those in the folder of `task`, that find a target among the examples. Tasks that a
-    target of the data's own serves come before those that any text does."""
+    target of the data's own meets come before those that any text does."""
     package = importlib.import_module(type(task).__module__.rpartition(".")[0])
     found = []
     for module in pkgutil.iter_modules(package.__path__):

@@ -30,7 +30,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
         Refused: a task does not accept a target (with its line), there is no such file, or nothing to ask for.
     """
     if on_invalid not in ON_INVALID:
-        raise Refused(f"targets.on_invalid={on_invalid}: it is one of {', '.join(ON_INVALID)}")
+        raise Refused(f"targets.on_invalid={on_invalid}: allowed are error and skip (an invalid target is left out)")
     if not isinstance(source, str | list | tuple):
         raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
     if not isinstance(source, str):
@@ -44,6 +44,10 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
         raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
     if not found:
         raise Refused(f"targets.from={source}: there is no target for {' and '.join(tasks)} in it")
+    if n is not None and len(found) > n:
+        log.warning("targets: the first %d of %d are used; targets.n=null uses all of them", n, len(found))
+    if n is not None and isinstance(source, str) and source in SPLIT_OF and len(found) < n:
+        log.warning("targets: %d are used where targets.n=%d, as %s has no more", len(found), n, SPLIT_OF[source])
     return found[:n]
 
 

@@ -96,10 +96,10 @@ def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, fl
     """task → strength, as `strength.<group>` says; `default` for tasks that it does not name. So a new task needs no
     number, and a new guidance no edit of a task."""
     if not isinstance(_root_.get("strength"), DictConfig | None):
-        raise Refused(f"strength={_root_.strength}: say which one, e.g. strength.{group}.<task>=<number>")
+        raise Refused(f"strength={_root_.strength}: set the strength of a task, e.g. strength.{group}.<task>=<number>")
     given = (_root_.get("strength") or {}).get(group)
     if not isinstance(given, DictConfig | None):
-        raise Refused(f"strength.{group}={given}: say of which task, e.g. strength.{group}.<task>=<number>")
+        raise Refused(f"strength.{group}={given}: set the strength of a task, e.g. strength.{group}.<task>=<number>")
     return {"default": default} | _plain(given or {})
 
 

@@ -220,7 +220,7 @@ class Trainable(pl.LightningModule):
         if self.global_step % 20 == 0 and not torch.isfinite(self.trainer.strategy.reduce(loss.detach())):
             raise Refused(
                 f"{type(self).__name__}: the loss is {loss.item()} at step {self.global_step}; "
-                f"lower optim.lr={self.options.lr}"
+                f"set a lower optim.lr (it is {self.options.lr})"
             )
         several = self.trainer.world_size > 1
         self.log("loss", loss, prog_bar=True, sync_dist=several)

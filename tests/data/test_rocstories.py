@@ -75,7 +75,7 @@ def test_the_digest_is_that_of_the_texts(folder):
 
 
 def test_what_is_missing_or_broken_is_named(folder):
-    with pytest.raises(Refused, match="no file .*nosuch.json; say with paths.rocstories=<folder>"):
+    with pytest.raises(Refused, match="no file .*nosuch.json; set paths.rocstories=<folder>"):
         corpus(folder, files={"stories": "nosuch.json"}).digest  # noqa: B018
     with pytest.raises(ValueError, match="data.sentences=2: a text has 3 to 5"):
         corpus(folder, sentences=2)

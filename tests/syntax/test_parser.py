@@ -108,7 +108,7 @@ def test_a_moved_folder_is_the_same_parser_and_a_changed_file_is_not(local, tmp_
 
 @pytest.mark.parametrize(("model", "said"), [(None, "none is given"), ("/no/such", "no benepar_model.bin in /no/such")])
 def test_a_missing_folder_says_how_to_get_one(model, said):
-    with pytest.raises(Refused, match=f"{said}; say parser.model=<folder>"):
+    with pytest.raises(Refused, match=f"{said}; set parser.model=<folder>"):
         FolderParser(model)
 
 

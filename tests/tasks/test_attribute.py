@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from diffcontrol.tasks.attribute import Attribute
@@ -42,6 +44,22 @@ def test_the_judge_decides_and_a_text_of_nothing_has_no_property(task):
         task.success(texts, targets)
 
 
+class Weighs:
+    """A judge whose log-odds are a sum over the words."""
+
+    def judge(self, texts):
+        odds = [sum({"bad": 30.0, "good": -2.0, "food": 0.1}.get(word, 0.0) for word in words) for words in texts]
+        return [{"liked": {"no": 1 / (1 + math.exp(-o)), "yes": 1 / (1 + math.exp(o))}} for o in odds]
+
+
+def test_the_words_that_the_judge_goes_by_are_marked_and_neighbours_together(task):
+    texts = [["bad", "food", "good", "bad", "bad"], ["food"], []]
+    found = task.marks(texts, [["liked", "no"]] * 3, {"labels": Weighs()})  # p("no") is 1 to the last digit
+    assert found == [[(0, 1, True, "liked"), (2, 3, False, "liked"), (3, 5, True, "liked")], [], []]
+    assert task.marks([["bad"]], [["liked", "yes"]], {"labels": Weighs()}) == [[(0, 1, False, "liked")]]
+    assert task.marks([["bad"]], [["liked", "no"]]) == [[]]
+
+
 def test_labels_that_tell_nothing_cannot_be_asked_for(task):
     assert task.labels.values == {"liked": ["no", "yes"], "stars": ["1 of 5", "5"]}
     annotations = [task.annotate(example) for example in task.corpus.splits["train"]]
@@ -73,7 +91,7 @@ def test_data_without_labels_are_refused():
         def read(self, split):
             return [Example(("food",))]
 
-    with pytest.raises(ValueError, match="attribute: the data have no labels; say data.labels"):
+    with pytest.raises(ValueError, match="attribute: the data have no labels; set data.labels"):
         Attribute(Bare()).parse(["liked", "yes"])
 
 

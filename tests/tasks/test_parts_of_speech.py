@@ -81,7 +81,7 @@ def test_the_head_labels_every_position(task):
 
 
 def test_a_spacy_model_that_is_missing_is_named_with_how_to_get_it():
-    with pytest.raises(ValueError, match="no such spaCy model; python -m spacy download no_such_model gets it"):
+    with pytest.raises(ValueError, match="no such spaCy model; python -m spacy download no_such_model installs it"):
         PartsOfSpeech(FakeCorpus(), tagger="no_such_model")
 
 

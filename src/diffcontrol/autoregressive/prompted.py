@@ -37,7 +37,9 @@ class Asked:
             flat += [numbers.setdefault(words, len(numbers)) for words in own]
             starts.append(len(flat))
         if len(numbers) < 2:
-            raise Refused(f"{type(task).__name__}: {len(numbers)} different targets in the training texts; need 2")
+            raise Refused(
+                f"{type(task).__name__}: the training texts need at least 2 different targets, and have {len(numbers)}"
+            )
         self.words, self.flat, self.starts = list(numbers), torch.tensor(flat), torch.tensor(starts)
         letters = {word: i for i, word in enumerate(dict.fromkeys(word for words in numbers for word in words))}
         self._spelled = pad_sequence(

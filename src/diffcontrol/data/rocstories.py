@@ -46,8 +46,8 @@ class RocStories(Corpus):
         for path in paths.values():
             if not path.is_file():
                 raise Refused(
-                    f"There is no file {path}; say with paths.rocstories=<folder> where "
-                    f"{', '.join(self.files.values())} lie, or with data.files.stories=<file> what the stories are in."
+                    f"There is no file {path}; set paths.rocstories=<folder> to the folder that holds "
+                    f"{', '.join(self.files.values())}, or data.files.stories=<file> to the file with the stories."
                 )
         return paths
 
@@ -149,6 +149,6 @@ def _hub(name: str, split: str) -> Any:
         return load_dataset(name, split=split)
     except Exception as error:  # what it raises depends on network and version
         raise Refused(
-            f"{name} could not be read from the Hugging Face hub ({type(error).__name__}); say with "
-            "paths.rocstories=<folder> where the files lie."
+            f"{name} could not be read from the Hugging Face hub ({type(error).__name__}); set "
+            "paths.rocstories=<folder> to a folder that holds the files."
         ) from error

@@ -88,7 +88,7 @@ class Table(Corpus):
         limit: Mapping[str, int | None] | None = None,
     ):
         if malformed not in ("error", "skip"):
-            raise Refused(f"data.malformed={malformed} is neither error nor skip")
+            raise Refused(f"data.malformed={malformed}: allowed are error and skip (malformed rows are left out)")
         missing = [split for split in SPLITS if not files.get(split)]
         if missing:
             raise Refused(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")

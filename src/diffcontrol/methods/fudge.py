@@ -40,7 +40,7 @@ class FudgeProcessor(LogitsProcessor):
 
     def __init__(self, readings: Sequence[tuple[Reading, float]], pre_top_k: int = 200, post_top_k: int = 10):
         if any(strength < 0 for _, strength in readings):
-            raise Refused("FUDGE: a strength is negative")
+            raise Refused("fudge: a strength must be 0 or more")
         self.readings, self.pre_top_k, self.post_top_k = readings, pre_top_k, post_top_k
         self._seen: Tensor | None = None  # ids of the step before, of all rows
         self._rows = torch.empty(0)  # those still being written

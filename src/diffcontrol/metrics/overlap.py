@@ -22,7 +22,7 @@ _told: set[str] = set()  # models whose absence was mentioned
 def overlap(
     texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: str | None = None
 ) -> dict[str, list[float]]:
-    """Scores by name, each one value a text. `bert`: the model of BERTScore; left out where it cannot be had."""
+    """Scores by name, each one value a text. `bert`: the model of BERTScore; left out where it is not available."""
     from torchmetrics.functional.text import bleu_score, rouge_score  # slow to import
 
     joined = [" ".join(text) for text in texts]
@@ -91,6 +91,6 @@ def bert_score(texts: Sequence[str], references: Sequence[Sequence[str]], model:
         return found
     except (OSError, ValueError, ModuleNotFoundError) as error:
         if model not in _told:
-            log.warning("BERTScore is left out: its model %s cannot be had (%s)", model, str(error).splitlines()[0])
+            log.warning("BERTScore is left out: its model %s is not available (%s)", model, str(error).splitlines()[0])
         _told.add(model)
         return None

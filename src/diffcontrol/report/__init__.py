@@ -21,16 +21,22 @@ from diffcontrol.report.terminal import excerpt
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["console", "excerpt", "frame", "table", "write"]
+__all__ = ["console", "excerpt", "frame", "keep", "table", "write"]
 
 
 def console() -> Console:
     """Where tables are printed: at most 120 columns wide, also into a file or a pipe. What an output cannot encode is
-    replaced."""
+    replaced. It remembers what was printed, for `keep`."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     found = Console()
-    return Console(width=min(WIDTH, found.width) if found.is_terminal else WIDTH)
+    return Console(width=min(WIDTH, found.width) if found.is_terminal else WIDTH, record=True)
+
+
+def keep(console: Console, folder: Path) -> None:
+    """Appends what the console printed, without colours, to the run's log, which the log messages stand in already."""
+    with (folder / "run.log").open("a", encoding="utf-8") as file:
+        file.write(console.export_text())
 
 
 def frame(folder: str | Path) -> "pandas.DataFrame":

@@ -37,7 +37,7 @@ _SHOWN: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, 
     ("grammatical %", "grammatical", 1, 100.0),
     ("length", "length", 1, 1.0),
     *((header, key, 2, 1.0) for key, header in SHOWN.items()),
-    ("seconds a sample", "seconds_per_sample", 3, 1.0),
+    ("seconds per sample", "seconds_per_sample", 3, 1.0),
 )
 Key = tuple[int, str, str]  # seed, training ("" unless it has a model_seed), and what is mixed
 

@@ -92,7 +92,7 @@ def columns(results: Mapping) -> list[Column]:
         Column("grammatical %", ("fluency", "grammatical"), 1, 100.0),
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
-        Column("seconds a sample", ("seconds_per_sample",), 3),
+        Column("seconds per sample", ("seconds_per_sample",), 3),
     ]
     return [c for c in found if c.path[-1] not in WHERE_MEASURED or _measured(results, c.path)]
 

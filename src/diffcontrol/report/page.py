@@ -47,6 +47,20 @@ def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes, denoising
     )
 
 
+def settling(runs: Mapping[str, Sequence[Sample]], finished: bool) -> str:
+    """A piece of a page: beside each other the last of the steps of each run, by its name.
+
+    runs: name → lines such as samples.jsonl has, with `t`. finished: whether their last step is the text, of which the
+    page then says what it met, with all steps below.
+    """
+    return _PAGES.get_template("settling.html").render(runs=runs, finished=finished)
+
+
+def settling_style() -> str:
+    """The style sheet that `settling` needs."""
+    return _PAGES.get_template("marks.css").render()
+
+
 def _facts(results: Mapping) -> dict[str, str]:
     targets = results["targets"]
     settings = {**(results.get("settings") or {})}

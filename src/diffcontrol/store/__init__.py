@@ -176,5 +176,7 @@ def _pretrained(place: str | Path) -> Path:
     """
     folder = hub.download(str(place)) if hub.on_hub(place) else Path(place).absolute()
     if not folder.is_dir():
-        raise Refused(f"paths.pretrained={place}: there is no such folder; paths.pretrained=null does without")
+        raise Refused(
+            f"paths.pretrained={place}: there is no such folder; set paths.pretrained=null to train every model"
+        )
     return folder

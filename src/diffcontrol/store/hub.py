@@ -51,5 +51,5 @@ def upload(folder: Path, place: str) -> None:
 def _name(place: str) -> str:
     name = place.removeprefix(PREFIX).strip("/")
     if name.count("/") != 1:
-        raise Refused(f"{place}: write hf://owner/name")
+        raise Refused(f"{place} does not name a repository of the Hugging Face hub; write hf://owner/name")
     return name

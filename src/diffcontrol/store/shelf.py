@@ -115,7 +115,7 @@ def check(each: Entry) -> None:
     if file.exists():
         for name, weight in load_file(file).items():
             if not weight.isfinite().all():
-                raise Refused(f"{file}: {name} holds values that are infinite or no numbers")
+                raise Refused(f"{file}: {name} holds values that are infinite or not numbers")
 
 
 def children(root: Path, address: str) -> list[str]:

@@ -36,7 +36,9 @@ def save(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
     own = own_weights(module, recipe)
     if not all(weight.isfinite().all() for weight in own.values()):
         steps, lr = module.options.steps, module.options.lr
-        raise Refused(f"{folder.name}: its weights are no numbers at step {steps}; lower optim.lr={lr}")
+        raise Refused(
+            f"{folder.name}: its weights are not finite numbers at step {steps}; set a lower optim.lr (it is {lr})"
+        )
     try:
         save_file(own, folder / FILE)
     except SafetensorError as error:  # the disk is full, for one

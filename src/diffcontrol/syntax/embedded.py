@@ -35,7 +35,7 @@ class EmbeddedParser(Trainable, BeneparParser):
         examples = data.splits["train"]
         if not all(example.tree for example in examples):
             raise Refused(
-                "parser=embedded learns from gold trees, which these data do not have; say parser=benepar_en3, or "
+                "parser=embedded learns from gold trees, which these data do not have; set parser=benepar_en3, or "
                 "parser=local parser.model=<folder>"
             )
         trees = [tree_of(brackets) for brackets in telling(example.tree for example in examples)]

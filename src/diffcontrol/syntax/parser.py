@@ -108,8 +108,8 @@ class FolderParser(BeneparParser, Content):
         if model is None or not Path(model, "benepar_model.bin").is_file():
             what = "none is given" if model is None else f"there is no benepar_model.bin in {model}"
             raise Refused(
-                f"parser=local needs the folder of a benepar model and {what}; say parser.model=<folder>, for one as "
-                "https://github.com/nikitakit/self-attentive-parser trains and exports them (src/export.py)."
+                f"parser=local needs the folder of a benepar model and {what}; set parser.model=<folder>, a model that "
+                "https://github.com/nikitakit/self-attentive-parser has trained and exported (src/export.py)."
             )
         self.folder = Path(model)
 
@@ -143,7 +143,7 @@ def published(name: str) -> Path:
     raise Refused(
         f"The parser {name} is not on this machine and could not be downloaded; get it where there is a network with "
         f"python -c \"import benepar; benepar.download('{name}')\" and copy ~/nltk_data/models/{name}, "
-        "or say parser=local parser.model=<folder>."
+        "or set parser=local parser.model=<folder>."
     )
 
 

@@ -18,7 +18,9 @@ class SpacyTagger:
         try:
             self.pipeline = spacy.load(model, exclude=["parser", "ner", "lemmatizer"])
         except OSError as error:
-            raise Refused(f"tagger={model}: no such spaCy model; python -m spacy download {model} gets it") from error
+            raise Refused(
+                f"tagger={model}: there is no such spaCy model; python -m spacy download {model} installs it"
+            ) from error
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
         """One universal tag a word."""

@@ -1,0 +1,82 @@
+"""What a run says and leaves, as a user sees it: run.log, no folder after a refusal, a notice where targets are cut."""
+
+import logging
+import sys
+
+import pytest
+
+from diffcontrol.cli import leave_nothing, main
+from diffcontrol.requests import choose
+from tests.composing import CONF, composed
+from tests.fakes import FakeCorpus, FakeTask
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A tiny run within this process, whose outputs and store lie in `tmp_path`."""
+    handlers = logging.root.handlers[:]
+
+    def here(*overrides: str) -> None:
+        where = [f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]
+        small = ["experiment=tiny", "trainer.accelerator=cpu", "lm.optim.steps=4", "causal_lm.optim.steps=4"]
+        monkeypatch.setattr(sys, "argv", ["run.py", *small, *where, *overrides, "--config-path", str(CONF)])
+        main()
+
+    yield here
+    logging.root.handlers[:] = handlers
+
+
+def test_a_refused_run_leaves_no_folder(run, tmp_path):
+    with pytest.raises(SystemExit, match="food has no value 'Nosuch'"):
+        run("targets.from=[[food,Nosuch]]")
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_what_another_run_left_is_not_removed(tmp_path):
+    for name in (".hydra", "results.json"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    leave_nothing(tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".hydra", "results.json"}
+
+
+def test_the_log_holds_what_the_console_says(run, tmp_path, capfd):
+    run("method=[guided_diffusion]", "task=length", "targets.from=[5,6,7]", "targets.n=2")
+    said, (log,) = capfd.readouterr().out, tmp_path.glob("outputs/length/runs/*/run.log")
+    kept = log.read_text(encoding="utf-8")
+    assert "the first 2 of 3 are used; targets.n=null uses all" in kept and "Results saved to" in kept
+    shown = [line.rstrip() for line in said.splitlines() if "unguided" in line and "writing" not in line]
+    assert shown and set(shown) <= {line.rstrip() for line in kept.splitlines()}
+    assert "\x1b" not in kept
+
+
+def test_targets_beyond_their_number_are_said_to_be_left_out(caplog):
+    corpus = FakeCorpus()
+    tasks = {"colour": FakeTask(data=corpus)}
+    with caplog.at_level(logging.WARNING):
+        assert len(choose(tasks, corpus, ["red", "green", "blue"], 2, 0)) == 2
+    assert "the first 2 of 3 are used; targets.n=null uses all of them" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        found = choose(tasks, corpus, "dev", 1000, 0)
+    assert f"{len(found)} are used where targets.n=1000" in caplog.text
+
+
+def test_the_configuration_is_printed_in_the_order_of_a_reader():
+    keys = list(composed())
+    assert keys[:4] == ["task", "data", "method", "targets"]
+    for earlier, later in (
+        ("targets", "control"),
+        ("control", "causal_lm"),
+        ("causal_lm", "trainer"),
+        ("judge", "paths"),
+    ):
+        assert keys.index(earlier) < keys.index(later)
+
+
+def test_tab_completes_the_options_of_a_group(monkeypatch, capfd):
+    line = "diffcontrol budget="
+    monkeypatch.setattr(sys, "argv", ["diffcontrol", "-sc", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    main()
+    assert capfd.readouterr().out.split() == ["budget=default", "budget=long", "budget=quick"]
