@@ -349,8 +349,8 @@ def test_help_says_what_every_group_is_for():
     (("parser=embedded", "data=e2e"), "EmbeddedParser", "Treebank"),
     (("data=e2e", "treebank=gold"), "PublishedParser", "Table"),
     (("data=table", "data.folder=/x"), "PublishedParser", "Treebank"),
-    (("experiment=e2e_small",), "PublishedParser", "Treebank"),
-    (("experiment=e2e_small", "parser=local"), "FolderParser", "Treebank"),
+    (("experiment=e2e",), "PublishedParser", "Treebank"),
+    (("experiment=e2e", "parser=local"), "FolderParser", "Treebank"),
 ])  # fmt: skip
 def test_the_data_choose_parser_and_treebank_and_the_command_line_has_the_last_word(overrides, parser, treebank):
     cfg = composed(*overrides)

@@ -18,17 +18,13 @@ def store(tmp_path_factory) -> Store:
     return Store(tmp_path_factory.mktemp("empty"), SHIPPED, {"accelerator": "cpu"})
 
 
-WITH_PREDICTORS = ("parts_of_speech", "semantic_content", "syntax_spans")  # of the tasks; those of others are trained
-
-
 def asked(store: Store, task: str) -> dict[str, str]:
     """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors."""
     cfg = composed(f"task={task}")
     found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
     found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
     if fudge := cfg["method"].get("fudge"):
-        found["fudge.lm"] = store.addresses(fudge)["lm"]
-        found |= {n: at for n, at in store.addresses(fudge).items() if task in WITH_PREDICTORS}
+        found |= {f"fudge.{name}": at for name, at in store.addresses(fudge).items()}
     return found
 
 
