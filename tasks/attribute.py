@@ -94,7 +94,8 @@ class Attribute(ControlTask):
         said, left_out = judges["labels"].judge(texts), iter(judges["labels"].judge(without))
         found = []
         for words, whole, (label, value) in zip(texts, said, targets, strict=True):
-            drops = [log_odds(whole[label], value) - log_odds(next(left_out)[label], value) for _ in words]
+            own = log_odds(whole.get(label, {}), value)
+            drops = [own - log_odds(next(left_out).get(label, {}), value) for _ in words]
             signs = [(drop > 0) - (drop < 0) if abs(drop) >= RESTS else 0 for drop in drops]
             runs = [(sign, [i for i, _ in run]) for sign, run in groupby(enumerate(signs), key=itemgetter(1))]
             found.append([Mark(run[0], run[-1] + 1, sign > 0, label) for sign, run in runs if sign])
@@ -102,9 +103,10 @@ class Attribute(ControlTask):
 
 
 def log_odds(probs: Mapping[str, float], value: str) -> float:
-    """log p(value) − log p(any other value), which unlike log p does not saturate where p is almost 1."""
+    """log p(value) − log p(any other value), which unlike log p does not saturate where p is almost 1; 0 where nothing is
+    known."""
     others = sum(prob for other, prob in probs.items() if other != value)
-    return math.log(max(probs[value], TINIEST)) - math.log(max(others, TINIEST))
+    return math.log(max(probs.get(value, 0.0), TINIEST)) - math.log(max(others, TINIEST))
 
 
 class LabelHead(Head):

@@ -96,7 +96,7 @@ def test_invalid_targets_can_be_left_out_and_are_counted(caplog, corpus, colour)
     assert "2 invalid" in caplog.text and "entry 2" in caplog.text and "purple" in caplog.text
     with pytest.raises(Refused, match="no target for colour"):
         choose(colour, corpus, ["purple"], None, 0, "skip")
-    with pytest.raises(Refused, match=r"targets.on_invalid=ignore: .*error, skip"):
+    with pytest.raises(Refused, match=r"targets.on_invalid=ignore: .*error and skip"):
         choose(colour, corpus, given, 2, 0, "ignore")
 
 

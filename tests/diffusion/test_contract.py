@@ -51,7 +51,7 @@ def test_its_times_fall_from_1_to_the_least_one_in_use(make):
 @pytest.mark.parametrize("schedule", [Sqrt(), Cosine(), Linear()], ids=lambda s: type(s).__name__)
 def test_the_exact_denoiser_of_unit_gaussians_gives_unit_gaussians(make, schedule):
     x = walk(make(steps=400, noise=1.0), Gaussian(schedule), (64, 32, 16)).x0
-    assert x.mean().item() == pytest.approx(0, abs=0.02) and x.var().item() == pytest.approx(1, abs=0.06)
+    assert x.mean().item() == pytest.approx(0, abs=0.02) and x.var().item() == pytest.approx(1, abs=0.09)
 
 
 def test_exact_knowledge_of_a_few_texts_gives_these_texts_and_all_of_them(make):

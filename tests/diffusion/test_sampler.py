@@ -30,7 +30,7 @@ def test_the_exact_denoiser_of_unit_gaussians_gives_unit_variance(sampler, sched
     x = run(sampler, Gaussian(schedule)).x0
     assert x.mean().item() == pytest.approx(0, abs=0.02)
     # The discretisation's own error falls with the number of steps; the stochastic samplers' is the larger.
-    assert x.var().item() == pytest.approx(1, abs=0.06)
+    assert x.var().item() == pytest.approx(1, abs=0.09)
 
 
 def test_ddim_with_eta_one_is_ddpm():

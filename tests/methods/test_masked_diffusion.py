@@ -1,9 +1,8 @@
-import random
-
 import pytest
 import torch
 from diffcontrol.tasks.length import Length
 
+from diffcontrol.draws import Draws
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
 from diffcontrol.masked.lm import MaskedLM
@@ -123,5 +122,5 @@ def test_one_layout_of_several_is_drawn_for_each_text(lm):
             return [Layout({1: "red"}), Layout({1: "blue"}, weight=3.0)]
 
     requests = [Request({"word": "red"})] * 200
-    drawn = method(lm, {"word": Anchor(Either())}).layouts(requests, random.Random(0))
+    drawn = method(lm, {"word": Anchor(Either())}).layouts(requests, Draws(range(200)))
     assert 0.65 < sum(layout.words[1] == "blue" for layout in drawn) / 200 < 0.85
