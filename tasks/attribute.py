@@ -103,8 +103,8 @@ class Attribute(ControlTask):
 
 
 def log_odds(probs: Mapping[str, float], value: str) -> float:
-    """log p(value) − log p(any other value), which unlike log p does not saturate where p is almost 1; 0 where nothing is
-    known."""
+    """log p(value) − log p(any other value), which unlike log p does not saturate where p is almost 1. Of a judge
+    that says nothing it is 0."""
     others = sum(prob for other, prob in probs.items() if other != value)
     return math.log(max(probs.get(value, 0.0), TINIEST)) - math.log(max(others, TINIEST))
 
