@@ -17,8 +17,10 @@ from diffcontrol.methods import smc
 from diffcontrol.methods.constrained import Constrained
 from diffcontrol.methods.smc import Smc, systematic
 from diffcontrol.rules import Ends, Follows, Rule
+from diffcontrol.store import Store
 from diffcontrol.task import Request
 from diffcontrol.text import END, START
+from tests.composing import composed
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask
 from tests.toy_lm import distance, posterior, toy_lm, written
 
@@ -274,3 +276,18 @@ def test_a_task_with_neither_rule_nor_predictor_is_refused_at_once(corpus):
         Method.check_node(NODE, {"colour": FakeTask()}, corpus)
     Method.check_node(NODE | {"twist": True}, {"colour": FakeTask()}, corpus)
     Method.check_node(NODE, {"tags": PartsOfSpeech(corpus)}, corpus)
+
+
+@pytest.mark.parametrize("twist", [True, False])
+def test_predictors_are_trained_only_where_they_weigh_texts(monkeypatch, tmp_path, corpus, twist):
+    asked = []
+
+    def fit(self, recipe):
+        asked.append(recipe["_target_"].rsplit(".", 1)[-1])
+        return Predictor(corpus, FakeTask(), GPT2, OPTIM) if asked[-1] == "Predictor" else CausalLM(corpus, GPT2, OPTIM)
+
+    monkeypatch.setattr(Store, "fit", fit)
+    node = composed("method=[smc]", "task=length", "data.size=60", f"method.smc.twist={twist}")["method"]["smc"]
+    method = Store(tmp_path).build(node)
+    assert sorted(asked) == (["CausalLM", "Predictor"] if twist else ["CausalLM"])
+    assert set(method.predictors) == ({"length"} if twist else set())

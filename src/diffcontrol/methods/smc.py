@@ -142,7 +142,7 @@ class Smc(Method):
     `scale` this; temperature: of the language model.
     """
 
-    late = ("predictors",)  # they are not trained where nothing asks for them
+    deferred_arguments = ("predictors",)  # they are not trained where nothing asks for them
 
     def __init__(self, lm: CausalLM, tasks: Mapping[str, ControlTask],
                  predictors: Callable[[], Mapping[str, Predictor]] = dict, particles: int = 20,
