@@ -354,7 +354,7 @@ def test_two_processes_train_as_one_does_and_one_of_them_writes(first, tmp_path)
     assert len(list(tmp_path.rglob("results.json"))) == 1
     own = newest(tmp_path)
     found = results(own)
-    models = {"DiffusionLM", "ControlClassifier", "CausalLM", "Predictor"}
+    models = {"DiffusionLM", "ControlClassifier", "CausalLM", "Predictor", "LstmLM"}
     assert {name.split("-")[0] for name in found["trained"]} == models
     assert set(found["trained"]) == set(results(first[1])["trained"])  # devices enter no address
     assert {path.name for path in (tmp_path / "store").iterdir()} == {".drafts", *found["trained"]}
