@@ -54,3 +54,10 @@ def test_a_template_that_is_not_there_is_named():
 
 def test_strengths_have_a_default_for_tasks_without_a_number():
     assert made()["strengths"] == {"default": 3, "one": 7}
+
+
+def test_several_tasks_at_once_may_have_another_number_than_one():
+    numbers = "${one_or_several:2,1}"
+    assert made(number=numbers)["number"] == 1
+    cfg = OmegaConf.create({"task": {"one": {}}, "number": numbers})
+    assert OmegaConf.to_container(cfg, resolve=True)["number"] == 2

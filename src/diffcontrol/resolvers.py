@@ -14,10 +14,11 @@ OPEN = ("columns", "fields", "forms", "labels", "rename")  # of data=table
 
 def register() -> None:
     """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}`,
-    `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf, and `open_table` to Hydra;
+    `${one_or_several:a,b}`, `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf, and `open_table` to Hydra;
     calling it again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
+        "one_or_several": one_or_several,
         "per_task": per_task,
         "strengths": strengths,
         "own_model_seed": own_model_seed,
@@ -37,6 +38,11 @@ def _open() -> DictConfig:
 def task_names(*, _root_: DictConfig) -> str:
     """The chosen tasks, joined by a plus sign."""
     return "+".join(_root_.task)
+
+
+def one_or_several(one: Any, several: Any, *, _root_: DictConfig) -> Any:
+    """`one` where a single task is chosen, `several` where texts are to meet several at once."""
+    return one if len(_root_.task) < 2 else several
 
 
 def per_task(template: str, lm: str = "", *, _root_: DictConfig) -> dict[str, Any]:
