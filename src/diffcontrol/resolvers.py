@@ -13,9 +13,9 @@ OPEN = ("columns", "fields", "forms", "labels", "rename")  # of data=table
 
 
 def register() -> None:
-    """Makes `${task_names:}`, `${per_task:template}` (or `${per_task:template,lm}`), `${strengths:group,default}`,
-    `${one_or_several:a,b}`, `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf, and `open_table` to Hydra;
-    calling it again changes nothing."""
+    """Makes `${task_names:}`, `${one_or_several:a,b}`, `${per_task:template}` (or `${per_task:template,lm}`),
+    `${strengths:group,default}`, `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf,
+    and `open_table` to Hydra; calling it again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
         "one_or_several": one_or_several,

@@ -149,7 +149,7 @@ def test_it_works_where_gradients_are_switched_off(acts):
     ({"start": 0.5, "stride": 4}, 4), ({"start": 0.2, "stop": 0.4}, 0),
 ])  # fmt: skip
 def test_start_stop_and_stride_say_at_which_steps_it_acts(acts, window, count):
-    guidance, denoiser = acts(**window), Posterior()
+    guidance, denoiser = acts(**{"stride": 1} | window), Posterior()
     control = asked(guidance, THREE)
     found = walk(guidance, control, 3 * guidance.particles, denoiser)
     free = unguided(guidance)
