@@ -512,7 +512,11 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     report.write(tmp_path, made_up(), SAMPLES)
     log_results(
-        configured(["csv", "wandb"], tmp_path), made_up(classifiers=CLASSIFIERS), SAMPLES, tmp_path, lambda: TRAJECTORIES
+        configured(["csv", "wandb"], tmp_path),
+        made_up(classifiers=CLASSIFIERS),
+        SAMPLES,
+        tmp_path,
+        lambda: TRAJECTORIES,
     )
     assert wandb.run is None  # ended, so the next logger begins a run of its own
     assert (tmp_path / "logs/results/metrics.csv").exists()
