@@ -11,6 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from diffcontrol.drafts import write_whole
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 
@@ -35,9 +36,8 @@ class Written:
         for line in lines[1:]:
             self._take(line)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.part")
-        part.write_text("".join(_dumped(line) for line in lines), encoding="utf-8")
-        os.replace(part, file)  # a line that was cut short is gone, and the next one begins a line of its own
+        whole = "".join(_dumped(line) for line in lines).encode()
+        write_whole(file, lambda opened: opened.write(whole))  # a line that was cut short is gone
 
     def add(self, texts: Mapping[int, Sequence[str]], seconds: float, token_evaluations: int) -> None:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""

@@ -15,9 +15,8 @@ from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LogitsPr
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
-from diffcontrol.likelihood import BUCKET, cross_entropies, mean, summed
-from diffcontrol.text import END, PAD, START, UNK, crop, lengths
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.likelihood import LeftToRight
+from diffcontrol.text import END, PAD, START, UNK
 
 NEVER_WRITTEN = (START, UNK, PAD)
 
@@ -46,43 +45,16 @@ class Sampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, words[:, None], 0.0)
 
 
-class CausalLM(Trainable):
-    """Reads START words END; the loss is the mean cross-entropy of words and END."""
+class CausalLM(LeftToRight):
+    """The language model of a `gpt2` network."""
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
         self.network = GPT2LMHeadModel(gpt2(model, len(data.vocabulary), data.length))
-        self.token_evaluations = 0
 
-    def collate(self, indices: list[int]) -> Tensor:
-        return crop(super().collate(indices))
-
-    def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"nll": mean(self._negatives(batch), batch)}
-
-    def weight(self, batch: Tensor) -> Tensor:
-        return (batch[:, 1:] != PAD).sum()
-
-    def steps(self) -> Steps:
-        train = self.corpus.ids["train"]
-        return self._steps([torch.arange(len(train))], lengths=lengths(train), bucket=BUCKET)
-
-    def _negatives(self, ids: Tensor) -> Tensor:
-        """−log p of every word and END given what stands before it, 0 at PAD, [B T] → [B T−1]."""
-        logits = self.network(ids[:, :-1], use_cache=False).logits  # [B T−1 V]; causal, so PAD at the end is not seen
-        return cross_entropies(logits, ids)
-
-    @torch.inference_mode()
-    def nll(self, texts: Sequence[Sequence[str]], batch_size: int = 256) -> tuple[list[float], list[int]]:
-        """Nats of each text, and the words and END they are the sum over.
-
-        Unknown words count as UNK; an empty text is its END; a text is cut at the corpus' length, as in training.
-        """
-        self.eval()
-        nats, tokens, evaluations = summed(self._negatives, texts, self.corpus, self.device, batch_size)
-        self.token_evaluations += evaluations
-        return nats, tokens
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.network(ids, use_cache=False).logits  # causal, so PAD at the end is not seen
 
     @torch.inference_mode()
     def generate(self, draws: Draws, processors: Sequence[LogitsProcessor] = (), temperature: float = 1.0) -> Tensor:

@@ -8,7 +8,7 @@ vectors at the input and at the output. Jozefowicz et al. 2015: the forget gates
 B batch · T positions of the longest text in it · V vocabulary
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.likelihood import BUCKET, cross_entropies, mean, summed
-from diffcontrol.text import PAD, crop, lengths
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.likelihood import LeftToRight
 
 
 class Recurrent(nn.Module):
@@ -42,37 +40,13 @@ class Recurrent(nn.Module):
         return linear(self.dropout(states), self.embedding.weight, self.bias)
 
 
-class LstmLM(Trainable):
-    """Reads START words END; the loss is the mean cross-entropy of words and END."""
+class LstmLM(LeftToRight):
+    """The language model of a `Recurrent` network."""
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
         self.network = Recurrent(len(data.vocabulary), model["width"], model["depth"], model["dropout"])
 
-    def collate(self, indices: list[int]) -> Tensor:
-        return crop(super().collate(indices))
-
-    def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"nll": mean(self._negatives(batch), batch)}
-
-    def weight(self, batch: Tensor) -> Tensor:
-        return (batch[:, 1:] != PAD).sum()
-
-    def steps(self) -> Steps:
-        train = self.corpus.ids["train"]
-        return self._steps([torch.arange(len(train))], lengths=lengths(train), bucket=BUCKET)
-
-    def _negatives(self, ids: Tensor) -> Tensor:
-        """−log p of every word and END given what stands before it, 0 at PAD, [B T] → [B T−1]."""
-        return cross_entropies(self.network(ids[:, :-1]), ids)
-
-    @torch.inference_mode()
-    def nll(self, texts: Sequence[Sequence[str]], batch_size: int = 256) -> tuple[list[float], list[int]]:
-        """Nats of each text, and the words and END they are the sum over.
-
-        Unknown words count as UNK; an empty text is its END; a text is cut at the corpus' length, as in training.
-        """
-        self.eval()
-        nats, tokens, _ = summed(self._negatives, texts, self.corpus, self.device, batch_size)
-        return nats, tokens
+    def logits(self, ids: Tensor) -> Tensor:
+        return self.network(ids)
