@@ -1,7 +1,6 @@
 """Every benchmark runs, on the smallest sizes there are, and leaves what it promises."""
 
 import json
-import logging
 import math
 import runpy
 import shlex
@@ -23,9 +22,8 @@ BRIEF = {  # what makes each of them short
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, own_logging):
     """The globals of a benchmark after a run, what it wrote, and its folder."""
-    handlers = logging.root.handlers[:]
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.chdir(tmp_path)
 
@@ -37,7 +35,6 @@ def run(tmp_path, monkeypatch):
         return module, json.loads(file.read_text(encoding="utf-8")), file.parent
 
     yield run_here
-    logging.root.handlers[:] = handlers
     sys.modules.pop("common", None)
 
 

@@ -12,9 +12,8 @@ from tests.fakes import FakeCorpus, FakeTask
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, own_logging):
     """A tiny run within this process, whose outputs and store lie in `tmp_path`."""
-    handlers = logging.root.handlers[:]
 
     def here(*overrides: str) -> None:
         where = [f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]
@@ -22,8 +21,7 @@ def run(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["run.py", *small, *where, *overrides, "--config-path", str(CONF)])
         main()
 
-    yield here
-    logging.root.handlers[:] = handlers
+    return here
 
 
 def test_a_refused_run_leaves_no_folder(run, tmp_path):

@@ -4,7 +4,6 @@ A command is an indented or fenced line that starts with `python`, `diffcontrol`
 that starts with `python run.py`. The commands of docs/add_*.md, which bring files, are followed in test_docs.py.
 """
 
-import logging
 import re
 import shlex
 import sys
@@ -154,17 +153,13 @@ def tiny(overrides: list[str]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", named([command for command in OURS if command.runs and "run.py" in command.text]))
-def test_a_command_runs_and_leaves_its_results(command, folder, monkeypatch):
-    handlers = logging.root.handlers[:]
+def test_a_command_runs_and_leaves_its_results(command, folder, monkeypatch, own_logging):
     monkeypatch.chdir(folder)
     before = set(folder.rglob("results.json"))
     job = [re.sub(r"(?<=optim\.steps=)\d+", "4", word) for word in command.jobs[-1]]
     monkeypatch.setattr(sys, "argv", ["run.py", *job, *tiny(job), "trainer.accelerator=cpu",
                                       "trainer.enable_progress_bar=false", "hydra.mode=RUN"])  # fmt: skip
-    try:
-        main()
-    finally:
-        logging.root.handlers[:] = handlers
+    main()
     assert len(set(folder.rglob("results.json")) - before) == 1
 
 

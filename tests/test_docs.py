@@ -4,7 +4,6 @@ A page is found by its name. Its fenced blocks with `file=<path>` are written in
 are its commands. The commands run as they stand there, with the sizes of experiment=tiny.
 """
 
-import logging
 import os
 import re
 import shlex
@@ -113,16 +112,12 @@ def test_a_pages_command_composes_and_its_arguments_bind(there, command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_pages_command_runs(there, command, monkeypatch):
-    handlers = logging.root.handlers[:]
+def test_a_pages_command_runs(there, command, monkeypatch, own_logging):
     where = [f"paths.store={there / 'store'}", f"paths.outputs={there / 'outputs'}", "trainer.accelerator=cpu"]
     before = set(there.glob("outputs/*/*/**/results.json"))
     monkeypatch.setattr(sys, "argv", [*shlex.split(command)[1:], *tiny(command), *where,
                                       "--config-path", str(CONF)])  # fmt: skip
-    try:
-        main()
-    finally:
-        logging.root.handlers[:] = handlers
+    main()
     assert len(set(there.glob("outputs/*/*/**/results.json")) - before) == 1
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 import os
 import re
 import signal
@@ -63,16 +62,14 @@ def samples(folder: Path) -> list[dict]:
 
 
 @pytest.fixture
-def here(monkeypatch):
+def here(monkeypatch, own_logging):
     """Runs within this process, which spares the imports."""
-    handlers = logging.root.handlers[:]
 
     def run_here(folder: Path, *overrides: str) -> None:
         monkeypatch.setattr(sys, "argv", [*command(folder, *overrides)[1:], "--config-path", str(ROOT / "conf")])
         main()
 
-    yield run_here
-    logging.root.handlers[:] = handlers
+    return run_here
 
 
 @pytest.fixture(scope="module")

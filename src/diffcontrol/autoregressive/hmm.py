@@ -54,7 +54,7 @@ class Hmm(Trainable):
         return crop(self.texts[indices])
 
     def losses(self, batch: Tensor) -> dict[str, Tensor]:
-        return {"nll": -self.log_likelihood(batch).sum() / (batch[:, 1:] != PAD).sum()}
+        return {"nll": -self.log_likelihood(batch).sum() / self.weight(batch)}
 
     def weight(self, batch: Tensor) -> Tensor:
         return (batch[:, 1:] != PAD).sum()
