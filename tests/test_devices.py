@@ -79,6 +79,34 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tmp_path):
     assert list((tmp_path / "two" / ".drafts").iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [False, True], ids=["models to train", "models that are there"])
+def test_two_processes_write_the_texts_of_one(tmp_path, trained):
+    store = tmp_path / "store"
+
+    def ran(name: str, *overrides: str) -> Path:
+        folder = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, "run.py", "experiment=tiny", "task=length", "method=[guided_diffusion]", "targets.n=6",
+             "chunk=2", "paths.pretrained=null", f"paths.store={store}", f"hydra.run.dir={folder}",
+             "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", *overrides],
+            cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return folder
+
+    def texts(folder: Path) -> list[dict]:
+        return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+    if trained:
+        ran("before")
+    two = ran("two", "trainer=ddp", "trainer.devices=2")
+    assert {file.name for file in (two / "written").iterdir()} == {
+        f"{name}{rank}.jsonl" for name in ("unguided", "guided_diffusion") for rank in ("", ".rank1")
+    }
+    assert texts(two) == texts(ran("one"))
+
+
 @pytest.mark.parametrize(("wanted", "found"), [
     (1, [0]), (2, [0, 1]), ("2", [0, 1]), ([0, 3], [0, 3]), ("0, 3", [0, 3]), ("auto", [0]),
     (0, []), (-1, []), (1.5, []), (True, []), ([0, 0], []), ([], []), ("two", []), (None, []),

@@ -189,6 +189,18 @@ def test_a_matched_method_that_repeats_itself_is_marked():
     assert "| word entropy, bits |" in layout.markdown(results)
 
 
+def test_means_have_columns_where_they_are_known(tmp_path):
+    results = made_up()
+    assert "minutes of training" not in layout.markdown(results)
+    results["methods"]["fudge"] |= {"parameters": 1_250_000, "training_seconds": 90.0}
+    lay(tmp_path, results)
+    text = layout.markdown(results)
+    for said in (text, gather.markdown(*gather.gather(gather.load(tmp_path)[0]))):
+        assert "parameters, millions | minutes of training" in said
+        (line,) = [line for line in said.splitlines() if "| fudge |" in line]
+        assert line.endswith("| 1.25 | 1.5 |")
+
+
 def test_grammar_has_columns_where_it_was_judged(tmp_path):
     text = layout.markdown(judged(made_up()))
     assert "| met and grammatical % | perplexity | grammatical % |" in text

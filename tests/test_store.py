@@ -237,6 +237,18 @@ def test_a_parent_is_trained_once_shared_and_stored_apart(tmp_path):
     assert same(again.fit(child()), model, rtol=0, atol=0) and again.trained == []
 
 
+def test_seconds_of_trainings_count_each_model_once_and_those_it_was_trained_on(tmp_path):
+    own = store(tmp_path)
+    own.fit(child())
+    for recipe, spent in ((toy(), 2.0), (child(), 3.0)):
+        file = tmp_path / own.address(recipe) / "provenance.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"seconds": spent}))
+    assert own.seconds({"guide": child()}) == 5.0  # with the one that it was trained on
+    assert own.seconds({"lm": toy(), "guides": {"a": child(), "b": child()}}) == 5.0
+    assert own.seconds({"lm": toy()}) == 2.0 and own.seconds({"strength": 3}) == 0
+    assert own.seconds({"lm": toy(lr=0.06)}) == 0  # not there
+
+
 def test_a_parent_is_frozen_while_its_child_trains(tmp_path):
     own = store(tmp_path)
     parent = own.fit(toy())

@@ -52,10 +52,10 @@ def test_runs_and_sweeps_lie_apart_and_no_two_share_a_folder():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", pytest.param("joblib", id="joblib")])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_the_runs_of_a_sweep_share_a_store_and_end_in_one_report(tmp_path, launcher):
-    if launcher in EXTRAS:
-        need(launcher)
+    if launcher != "basic":
+        need(launcher.partition("_")[0])
     command = [sys.executable, "run.py", "-m", "experiment=tiny", "seed=1,2", "method=[guided_diffusion]",
                f"hydra/launcher={launcher}", f"paths.store={tmp_path / 'store'}",
                f"paths.outputs={tmp_path / 'outputs'}", "trainer.accelerator=cpu"]  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from diffcontrol.method import Method
+from diffcontrol.ranks import ALONE, Share
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 from diffcontrol.written import Written, alone_in
@@ -29,45 +30,68 @@ class Counting(Method):
         return [[str(u)] for u in draws.uniform().tolist()]
 
 
-def go(method, kept, n=2):
-    return method.generate(REQUESTS, n, known=kept.texts, keep=lambda texts: kept.add(texts, 0.5, 7))
+class Priced(Counting):
+    """A network of 7 token evaluations a chunk."""
+
+    def models(self):
+        return [self]
+
+    @property
+    def token_evaluations(self):
+        return 7 * self.chunks
+
+
+def kept_in(folder, node=NODE, requests=REQUESTS, n=2, share=ALONE):
+    return Written(folder, "counting", node, requests, n, share)
 
 
 def test_a_run_that_broke_off_goes_on_after_its_last_chunk(tmp_path):
-    whole = Counting().generate(REQUESTS, 2)
-    file = tmp_path / "written" / "counting.jsonl"
+    whole, folder = Counting().generate(REQUESTS, 2), tmp_path / "written"
     with pytest.raises(ConnectionError):
-        go(Counting(fails=3), Written(file, NODE, REQUESTS, 2))
-    with file.open("a") as cut_short:
+        kept_in(folder).write(Priced(fails=3))
+    with (folder / "counting.jsonl").open("a") as cut_short:
         cut_short.write('{"texts": [[7, ["lo')
-    kept, rest = Written(file, NODE, REQUESTS, 2), Counting()
+    kept, rest = kept_in(folder), Priced()
     assert sorted(kept.texts) == list(range(6))
-    assert go(rest, kept) == whole and rest.chunks == 1
-    assert (kept.seconds, kept.token_evaluations) == (4 * 0.5, 4 * 7)
-    again, nothing = Written(file, NODE, REQUESTS, 2), Counting()
-    assert go(nothing, again) == whole and nothing.chunks == 0
+    kept.write(rest)
+    assert kept.all() == whole and rest.chunks == 1
+    assert kept.token_evaluations == 4 * 7 and kept.seconds > 0
+    again, nothing = kept_in(folder), Priced()
+    again.write(nothing)
+    assert again.all() == whole and nothing.chunks == 0
     assert (again.seconds, again.token_evaluations) == (kept.seconds, kept.token_evaluations)
+
+
+@pytest.mark.parametrize("world", [2, 3, 9])
+def test_processes_that_share_the_writing_have_the_texts_of_one(tmp_path, world):
+    shares = [kept_in(tmp_path, share=Share(rank, world)) for rank in range(world)]
+    methods = [Priced() for _ in shares]
+    for share, method in zip(shares, methods, strict=True):
+        share.write(method)
+    assert sum(method.chunks for method in methods) == 4 and max(method.chunks for method in methods) < 4
+    assert shares[0].all() == Counting().generate(REQUESTS, 2) and shares[0].token_evaluations == 4 * 7
+    alone, nothing = kept_in(tmp_path), Priced()  # as many processes as you like may go on from there
+    alone.write(nothing)
+    assert alone.all() == shares[0].all() and nothing.chunks == 0
 
 
 @pytest.mark.parametrize(
     ("node", "requests", "n"), [({**NODE, "chunk": 3}, REQUESTS, 2), (NODE, REQUESTS[1:], 2), (NODE, REQUESTS, 3)]
 )
 def test_texts_of_another_method_or_of_other_requests_are_dropped(tmp_path, node, requests, n):
-    file = tmp_path / "counting.jsonl"
-    go(Counting(), Written(file, NODE, REQUESTS, 2))
-    assert len(Written(file, NODE, REQUESTS, 2).texts) == 8
-    assert not Written(file, node, requests, n).texts
-    assert len(file.read_text().splitlines()) == 1
+    kept_in(tmp_path).write(Counting())
+    assert len(kept_in(tmp_path).texts) == 8
+    assert not kept_in(tmp_path, node, requests, n).texts
+    assert len((tmp_path / "counting.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("content", ["", "\n", "[]\n", "nonsense", '{"digest": 1}\n', "\x00\x00"])
-def test_a_file_of_anything_else_is_begun_anew(tmp_path, content):
-    file = tmp_path / "counting.jsonl"
-    file.write_text(content)
-    kept = Written(file, NODE, REQUESTS, 2)
-    go(Counting(), kept)
-    assert set(json.loads(file.read_text().splitlines()[0])) == {"digest"}
-    assert len(Written(file, NODE, REQUESTS, 2).texts) == 8
+@pytest.mark.parametrize("name", ["counting.jsonl", "counting.rank1.jsonl"])
+def test_a_file_of_anything_else_is_begun_anew(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    kept_in(tmp_path).write(Counting())
+    assert set(json.loads((tmp_path / "counting.jsonl").read_text().splitlines()[0])) == {"digest"}
+    assert len(kept_in(tmp_path).texts) == 8
 
 
 def test_two_runs_never_share_a_folder(tmp_path):

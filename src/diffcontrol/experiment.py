@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,9 @@ from rich.text import Text
 from diffcontrol import allowed, dashboard, fitting, offers, ranks, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
+from diffcontrol.launching import launched
 from diffcontrol.logger import headline, log_results, loggers
-from diffcontrol.method import Method, Texts
+from diffcontrol.method import Method
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
 from diffcontrol.requests import SPLIT_OF, choose, sources
@@ -108,19 +108,30 @@ def compare(cfg: dict[str, Any]) -> float:
 def _compare(cfg: dict[str, Any], folder: Path) -> float:
     ready = prepare(cfg)
     store, tasks, requests, judges = ready.store, ready.tasks, ready.requests, ready.judges
+    share = launched(cfg["trainer"])
     methods = {name: store.build(node) for name, node in ready.methods.items()}
-    if not ranks.is_first():  # several devices train; one writes
+    if not (ranks.is_first() or share.rank):  # it trained, and cannot write into the first one's folder
+        return math.nan
+    written = {}
+    for name, method in methods.items():
+        node = ready.methods[name]
+        written[name] = Written(folder / "written", name, node, requests, cfg["num_samples"], share)
+        written[name].write(method)
+    if not ranks.is_first():
         return math.nan
     evaluations: dict[str, Evaluation] = {}
     if gold := sources(requests):
         evaluations["gold"] = evaluate(gold, requests, tasks, judges)
         evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
     for name, method in methods.items():
-        kept = Written(folder / "written" / f"{name}.jsonl", ready.methods[name], requests, cfg["num_samples"])
-        texts, cost = _timed(name, method, requests, cfg["num_samples"], kept)
-        evaluations[name] = evaluate(texts, requests, tasks, judges)
-        node = ready.methods[name]
-        evaluations[name].extra = {**cost, "models": store.addresses(node), "strength": own_strength(node, tasks)}
+        node, kept = ready.methods[name], written[name]
+        evaluations[name] = evaluate(kept.all(), requests, tasks, judges)
+        evaluations[name].extra = {
+            "seconds_per_sample": kept.seconds / kept.count,
+            "token_evaluations_per_sample": kept.token_evaluations / kept.count,
+            "models": store.addresses(node), "strength": own_strength(node, tasks),
+            "parameters": _parameters(method), "training_seconds": store.seconds(node),
+        }  # fmt: skip
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
         "command": list(HydraConfig.get().overrides.task),
@@ -225,30 +236,9 @@ def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpu
     return found
 
 
-def _timed(name: str, method: Method, requests: list, n: int,
-           kept: Written) -> tuple[list[list[list[str]]], dict[str, float]]:  # fmt: skip
-    """The texts, those that are kept and the others, and what they cost."""
-    if kept.texts:
-        log.info("%s: %d texts are there already (%s)", name, len(kept.texts), kept.file)
-    since, before = time.perf_counter(), _evaluations(method)
-
-    def keep(texts: Texts) -> None:
-        nonlocal since, before
-        now, after = time.perf_counter(), _evaluations(method)
-        kept.add(texts, now - since, after - before)
-        since, before = time.perf_counter(), after
-
-    texts = method.generate(requests, n, name, kept.texts, keep)
-    count = len(requests) * n
-    return texts, {
-        "seconds_per_sample": kept.seconds / count,
-        "token_evaluations_per_sample": kept.token_evaluations / count,
-    }
-
-
-def _evaluations(method: Method) -> int:
-    """Token evaluations of its models so far."""
-    return sum(getattr(model, "token_evaluations", 0) for model in method.models())
+def _parameters(method: Method) -> int:
+    """Of all networks that it writes with, each counted once."""
+    return sum({id(p): p.numel() for model in method.models() for p in model.parameters()}.values())
 
 
 def own_strength(node: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffcontrol.allowed import FLAG, Rules, number, whole
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
+from diffcontrol.ranks import ALONE, Share
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.training import seed_of
@@ -89,28 +90,38 @@ class Method(ABC):
             seen[request.number] += 1
         return Draws(seeds)
 
-    def generate(self, requests: Sequence[Request], n: int, title: str = "", known: Texts = MappingProxyType({}),
-                 keep: Callable[[Texts], None] = lambda chunk: None) -> list[list[list[str]]]:  # fmt: skip
-        """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar.
+    def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
+        """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar."""
+        texts = self.texts(requests, n, title)
+        return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]
+
+    def texts(
+        self, requests: Sequence[Request], n: int, title: str = "", known: Texts = MappingProxyType({}),
+        keep: Callable[[Texts], None] = lambda chunk: None, share: Share = ALONE,
+    ) -> dict[int, list[str]]:  # fmt: skip
+        """Row → words of the texts, or of this process' share of them: every `share.world`-th chunk.
 
         known: texts that are there already and are not written again; keep: is told the texts of each chunk once they
         are written.
         """
         rows, draws = [request for request in requests for _ in range(n)], self.draws(requests, n)
-        texts = {row: list(words) for row, words in known.items()}
-        order = sorted(set(range(len(rows))) - set(texts), key=lambda row: (self.positions(rows[row]), row))
+        order = sorted(range(len(rows)), key=lambda row: (self.positions(rows[row]), row))
+        own = [row for first in range(share.rank * self.chunk, len(order), share.world * self.chunk)
+               for row in order[first : first + self.chunk]]  # fmt: skip
+        texts = {row: list(known[row]) for row in own if row in known}
+        missing = [row for row in own if row not in texts]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bar(*columns, disable=not title) as bar:
-            shown = bar.add_task(f"writing: {title}", total=len(rows))
+            shown = bar.add_task(f"writing: {title}", total=len(own))
 
-            def progress(share: float) -> None:
-                bar.update(shown, completed=int(len(texts) + share * len(chunk)))
+            def progress(done: float) -> None:
+                bar.update(shown, completed=int(len(texts) + done * len(chunk)))
 
-            for first in range(0, len(order), self.chunk):
-                chunk = order[first : first + self.chunk]
+            for first in range(0, len(missing), self.chunk):
+                chunk = missing[first : first + self.chunk]
                 written = self.write([rows[row] for row in chunk], draws.select(chunk), progress)
                 done = dict(zip(chunk, written, strict=True))
                 texts |= done
                 keep(done)
                 bar.update(shown, completed=len(texts))
-        return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]
+        return texts

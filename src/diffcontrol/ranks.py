@@ -5,9 +5,20 @@ Lightning starts the processes of one machine itself (LOCAL_RANK, NODE_RANK); to
 """
 
 import os
+from typing import NamedTuple
 
 RANKS = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK", "LOCAL_RANK")
 RUNS = ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT")  # what the processes of a run share
+
+
+class Share(NamedTuple):
+    """Which of how many processes this is, of those that have a work in common."""
+
+    rank: int
+    world: int
+
+
+ALONE = Share(0, 1)
 
 
 def is_first() -> bool:

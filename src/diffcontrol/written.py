@@ -3,7 +3,9 @@ on where it was when it is repeated in that folder (`hydra.run.dir=<folder>`).""
 
 import hashlib
 import json
+import logging
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from diffcontrol.drafts import write_whole
+from diffcontrol.method import Method, Texts
+from diffcontrol.ranks import ALONE, Share
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
+
+log = logging.getLogger(__name__)
 
 
 class Written:
@@ -21,23 +27,53 @@ class Written:
     chunk, below one that says what the texts were written by and for. What was written by or for anything else is
     dropped, and so is a line that a kill cut short.
 
-    node: the method's resolved config node; n: samples of each request.
-    seconds, token_evaluations: what the texts have cost, over all runs that wrote some of them.
+    Each process of a run has a file of its own, <name>.jsonl or <name>.rank<k>.jsonl, and reads those of the others.
+
+    node: the method's resolved config node; n: samples of each request; share: of this process.
     """
 
-    def __init__(self, file: Path, node: Mapping[str, Any], requests: Sequence[Request], n: int):
-        self.file, self.texts = file, dict[int, list[str]]()
-        self.seconds, self.token_evaluations = 0.0, 0
+    def __init__(self, folder: Path, name: str, node: Mapping[str, Any], requests: Sequence[Request], n: int,
+                 share: Share = ALONE):  # fmt: skip
+        self.folder, self.name, self.requests, self.n, self.share = folder, name, requests, n, share
+        self.count = n * len(requests)
+        self.file = folder / (f"{name}.rank{share.rank}.jsonl" if share.rank else f"{name}.jsonl")
         said = [node, [request.number for request in requests], n]
-        head = {"digest": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
-        lines = list(_lines(file))
-        if lines[:1] != [head]:
-            lines = [head]
-        for line in lines[1:]:
-            self._take(line)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        whole = "".join(_dumped(line) for line in lines).encode()
-        write_whole(file, lambda opened: opened.write(whole))  # a line that was cut short is gone
+        self._head = {"digest": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
+        self._lines = self._read(self.file)
+        self._others: list[dict[str, Any]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = "".join(map(_dumped, [self._head, *self._lines])).encode()
+        write_whole(self.file, lambda opened: opened.write(whole))  # a line that was cut short is gone
+        self.look()
+
+    @property
+    def texts(self) -> dict[int, list[str]]:
+        return {row: list(words) for line in (*self._others, *self._lines) for row, words in line["texts"]}
+
+    @property
+    def seconds(self) -> float:
+        """What the texts have cost, over all processes and runs that wrote some of them."""
+        return sum(line["seconds"] for line in (*self._others, *self._lines))
+
+    @property
+    def token_evaluations(self) -> int:
+        """As `seconds`."""
+        return sum(line["token_evaluations"] for line in (*self._others, *self._lines))
+
+    def write(self, method: Method) -> None:
+        """This process' share of the texts that are not there yet, and what they cost."""
+        first = not self.share.rank
+        if first and self.texts:
+            log.info("%s: %d texts are there already (%s)", self.name, len(self.texts), self.folder)
+        since, before = time.perf_counter(), _evaluations(method)
+
+        def keep(texts: Texts) -> None:
+            nonlocal since, before
+            now, after = time.perf_counter(), _evaluations(method)
+            self.add(texts, now - since, after - before)
+            since, before = time.perf_counter(), after
+
+        method.texts(self.requests, self.n, self.name if first else "", self.texts, keep, self.share)
 
     def add(self, texts: Mapping[int, Sequence[str]], seconds: float, token_evaluations: int) -> None:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""
@@ -46,12 +82,25 @@ class Written:
             opened.write(_dumped(line))
             opened.flush()
             os.fsync(opened.fileno())
-        self._take(line)
+        self._lines.append(line)
 
-    def _take(self, line: Mapping[str, Any]) -> None:
-        self.texts |= {row: list(words) for row, words in line["texts"]}
-        self.seconds += line["seconds"]
-        self.token_evaluations += line["token_evaluations"]
+    def look(self) -> None:
+        """Reads what the other processes have written by now."""
+        files = {self.folder / f"{self.name}.jsonl", *self.folder.glob(f"{self.name}.rank*.jsonl")} - {self.file}
+        self._others = [line for file in sorted(files) for line in self._read(file)]
+
+    def all(self) -> list[list[list[str]]]:
+        """[requests][n], once the other processes have written their shares. (Where one process of a run fails,
+        Lightning or the scheduler ends the others.)"""
+        while len(texts := self.texts) < self.count:
+            time.sleep(0.2)
+            self.look()
+        return [[texts[i * self.n + j] for j in range(self.n)] for i in range(len(self.requests))]
+
+    def _read(self, file: Path) -> list[dict[str, Any]]:
+        """The lines of a file below its first, where that says what ours does."""
+        lines = list(_lines(file))
+        return lines[1:] if lines[:1] == [self._head] else []
 
 
 @contextmanager
@@ -74,6 +123,11 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
+
+
+def _evaluations(method: Method) -> int:
+    """Token evaluations of its models so far."""
+    return sum(getattr(model, "token_evaluations", 0) for model in method.models())
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:

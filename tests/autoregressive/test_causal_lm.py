@@ -56,6 +56,14 @@ def test_batches_are_cropped_and_of_like_length(lm: CausalLM) -> None:
     assert padded < 0.08
 
 
+def test_muon_trains_the_hidden_layers_and_adamw_the_words(lm: CausalLM) -> None:
+    own = CausalLM(FakeCorpus(), GPT2, {**OPTIM, "muon": 0.01})
+    adamw, muon = own.configure_optimizers()[0][0].parts
+    taken = [{id(p) for group in part.param_groups for p in group["params"]} for part in (adamw, muon)]
+    assert id(own.network.transformer.wte.weight) in taken[0] and not taken[0] & taken[1]
+    assert len(taken[1]) == 4 * GPT2["depth"] and taken[0] | taken[1] == {id(p) for p in own.parameters()}
+
+
 def test_a_step_does_not_depend_on_earlier_steps(lm: CausalLM) -> None:
     steps = lm.steps()
     walked = [steps.indices(step) for step in range(40)]

@@ -32,6 +32,11 @@ def gpt2(model: Mapping[str, Any], vocabulary: int, positions: int, **kwargs: An
     )  # fmt: skip
 
 
+def matrices(network: GPT2LMHeadModel) -> list[Tensor]:
+    """The weight matrices of its hidden layers, which Muon may train."""
+    return [weight for weight in network.transformer.h.parameters() if weight.ndim == 2]
+
+
 class Sampling(LogitsProcessor):
     """Leaves each row one next word, drawn from its own stream, where transformers would draw all from one. It is the
     last processor; `temperature` divides what the others made of the logits."""
@@ -52,6 +57,9 @@ class CausalLM(LeftToRight):
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
         self.network = GPT2LMHeadModel(gpt2(model, len(data.vocabulary), data.length))
+
+    def hidden(self) -> list[Tensor]:
+        return matrices(self.network)
 
     def logits(self, ids: Tensor) -> Tensor:
         return self.network(ids, use_cache=False).logits  # causal, so PAD at the end is not seen

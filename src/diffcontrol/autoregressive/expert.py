@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
-from diffcontrol.autoregressive.causal_lm import gpt2
+from diffcontrol.autoregressive.causal_lm import gpt2, matrices
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.likelihood import BUCKET
@@ -38,6 +38,9 @@ class Expert(Prompted):
             model, len(self.ids) + 2, self.prompt_length + data.length,
             initializer_range=model["width"] ** -0.5,  # as the predictor's: prompts are to be matched with texts
         ))  # fmt: skip
+
+    def hidden(self) -> list[Tensor]:
+        return matrices(self.network)
 
     def steps(self) -> Steps:
         """Texts that have a target."""

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2LMHeadModel
 
-from diffcontrol.autoregressive.causal_lm import gpt2
+from diffcontrol.autoregressive.causal_lm import gpt2, matrices
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.refused import Refused
 from diffcontrol.task import GapTask
@@ -48,6 +48,9 @@ class Infiller(Trainable):
         self.separator = len(self.ids)
         self.positions = 2 * data.length
         self.network = GPT2LMHeadModel(gpt2(model, self.separator + 1, self.positions))
+
+    def hidden(self) -> list[Tensor]:
+        return matrices(self.network)
 
     def steps(self) -> Any:
         return self._steps([self.carriers])

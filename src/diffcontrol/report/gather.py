@@ -14,6 +14,7 @@ from rich.text import Text
 
 from diffcontrol.report import pooling, published
 from diffcontrol.report.layout import (
+    MEANS,
     MISSING,
     REFERENCES,
     SHOWN,
@@ -38,7 +39,9 @@ _SHOWN: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, 
     ("length", "length", 1, 1.0),
     *((header, key, 2, 1.0) for key, header in SHOWN.items()),
     ("seconds per sample", "seconds_per_sample", 3, 1.0),
+    *MEANS,
 )
+_OF_RUN = ("seconds_per_sample", "token_evaluations_per_sample", "parameters", "training_seconds")
 Key = tuple[int, str, str]  # seed, training ("" unless it has a model_seed), and what is mixed
 
 
@@ -207,7 +210,7 @@ def _over_trainings(row: Row) -> str:
 
 def measures_of(found: Mapping, task: str) -> dict[str, Any]:
     values = {**found.get("success", {}).get(task, {}), **found.get("fluency", {}), **found.get("diversity", {})}
-    values |= {name: found[name] for name in ("seconds_per_sample", "token_evaluations_per_sample") if name in found}
+    values |= {name: found[name] for name in _OF_RUN if name in found}
     for value in values.values():
         cell(value)  # raises on anything that is neither a number nor a measure
     return values
@@ -265,7 +268,7 @@ def _shown(row: Row, name: str, digits: int, scale: float) -> Cell:
     if not means:
         return Cell()
     low, high = number(min(means), digits), number(max(means), digits)
-    return Cell(number(sum(means) / len(means), digits), f"({low}–{high})")
+    return Cell(number(sum(means) / len(means), digits), f"({low}–{high})" if low != high else "")
 
 
 def tables(rows: Sequence[Row]) -> list[list[Row]]:

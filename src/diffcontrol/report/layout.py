@@ -15,7 +15,10 @@ MISSING = "–"
 SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU", "word_entropy": "word entropy, bits"}
 REPEATS = 0.97  # of gold's entropy; a method with less repeats itself
 SCORES = ("strict", "released")
-WHERE_MEASURED = ("met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy")  # else without a column
+WHERE_MEASURED = (  # else without a column
+    "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "parameters", "training_seconds",
+)  # fmt: skip
+MEANS = (("parameters, millions", "parameters", 2, 1e-6), ("minutes of training", "training_seconds", 1, 1 / 60))
 NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
 
 
@@ -93,6 +96,7 @@ def columns(results: Mapping) -> list[Column]:
         Column("length", ("diversity", "length"), 1),
         *(Column(header, ("diversity", key)) for key, header in SHOWN.items()),
         Column("seconds per sample", ("seconds_per_sample",), 3),
+        *(Column(header, (key,), digits, scale) for header, key, digits, scale in MEANS),
     ]
     return [c for c in found if c.path[-1] not in WHERE_MEASURED or _measured(results, c.path)]
 

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from diffcontrol import checkpoints, fitting
-from diffcontrol.drafts import Stopwatch, make_once, write_json
+from diffcontrol.drafts import Stopwatch, make_once, read_json, write_json
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
 from diffcontrol.refused import Refused
 from diffcontrol.store import hub, weights
@@ -91,6 +91,17 @@ class Store:
     def addresses(self, node: Any) -> dict[str, str]:
         """Addresses of all models to be trained within a node, by their dotted keys."""
         return {name: self.address(recipe) for name, recipe in recipes(node).items()}
+
+    def seconds(self, node: Any) -> float:
+        """How long the trainings of all models within a node took, and of those that they were trained on, each once;
+        a model that this store does not hold counts nothing."""
+        waiting, spent = set(self.addresses(node).values()), {}
+        while waiting:
+            if folder := self._found(name := waiting.pop()):
+                said = read_json(folder / PROVENANCE)
+                spent[name] = said.get("seconds", 0.0)
+                waiting |= set(said.get("parents", {}).values()) - set(spent)
+        return sum(spent.values())
 
     def has(self, recipe: Mapping[str, Any]) -> bool:
         """Whether what this recipe makes is there already."""
