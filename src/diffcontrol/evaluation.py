@@ -34,6 +34,7 @@ class Evaluation:
     tokens: np.ndarray
     grammatical: np.ndarray | None = None  # 1 or 0; None where the data have no grammar
     nll_ngram: np.ndarray | None = None  # nats a token by the n-gram judge; None where there is none
+    mauve: float | None = None  # of all texts together; None where there is no such judge
     extra: dict[str, Any] = field(default_factory=dict)  # seconds_per_sample, …
 
     @property
@@ -62,7 +63,7 @@ class Evaluation:
                 "perplexity_micro": float(np.exp(micro)),
                 **judged,
             },
-            "diversity": diversity.measure(self.texts),
+            "diversity": diversity.measure(self.texts) | ({} if self.mauve is None else {"mauve": self.mauve}),
             **self.extra,
         }
 
@@ -81,7 +82,8 @@ def evaluate(
     texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
 ) -> Evaluation:
     """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and `ngram` (where there is one) does
-    so again, `grammar` (where the data have one) tells which texts are grammatical, and the tasks take what they need.
+    so again, `grammar` (where the data have one) tells which texts are grammatical, `mauve` (where it was chosen) how near
+    all texts are to people's, and the tasks take what they need.
     """
     teacher: Teacher = judges["teacher"]
     success, grammatical = succeeded(texts, requests, tasks, judges)
@@ -90,7 +92,8 @@ def evaluate(
     nats, tokens = (np.reshape(values, shape) for values in teacher.nll(flat))
     ngram: Teacher | None = judges.get("ngram")
     second = np.divide(*(np.reshape(values, shape) for values in ngram.nll(flat))) if ngram else None
-    return Evaluation(texts, success, nats, tokens, grammatical, second)
+    mauve = judges["mauve"].score(flat) if "mauve" in judges else None
+    return Evaluation(texts, success, nats, tokens, grammatical, second, mauve)
 
 
 def succeeded(

@@ -12,11 +12,12 @@ from diffcontrol.report import published
 
 REFERENCES = ("gold", "unguided")  # ceiling and floor, not competitors
 MISSING = "–"
-SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU", "word_entropy": "word entropy, bits"}
+SHOWN = {"distinct_2": "distinct-2", "self_bleu": "self-BLEU", "word_entropy": "word entropy, bits", "mauve": "MAUVE"}
 REPEATS = 0.97  # of gold's entropy; a method with less repeats itself
 SCORES = ("strict", "released")
 WHERE_MEASURED = (  # else without a column
-    "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "parameters", "training_seconds",
+    "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "mauve", "parameters",
+    "training_seconds",
 )  # fmt: skip
 MEANS = (("parameters, millions", "parameters", 2, 1e-6), ("minutes of training", "training_seconds", 1, 1 / 60))
 NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
