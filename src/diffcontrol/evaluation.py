@@ -82,8 +82,8 @@ def evaluate(
     texts: Texts, requests: Sequence[Request], tasks: Mapping[str, ControlTask], judges: Mapping[str, Any]
 ) -> Evaluation:
     """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and `ngram` (where there is one) does
-    so again, `grammar` (where the data have one) tells which texts are grammatical, `mauve` (where it was chosen) how near
-    all texts are to people's, and the tasks take what they need.
+    so again, `grammar` (where the data have one) tells which texts are grammatical, `mauve` (where it was chosen) how
+    near all texts are to people's, and the tasks take what they need.
     """
     teacher: Teacher = judges["teacher"]
     success, grammatical = succeeded(texts, requests, tasks, judges)

@@ -1,4 +1,4 @@
-"""MAUVE: texts like people's score high, shuffled and repeated ones low; what is said where its packages are missing."""
+"""MAUVE: texts like people's score high, shuffled and repeated ones low; what is said where packages are missing."""
 
 import random
 
