@@ -14,7 +14,7 @@ from tests.fakes import FakeCorpus
 def test_without_the_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(mauve, "find_spec", lambda name: None if name == "mauve" else object())
     with pytest.raises(
-        Refused, match=r"judge=mauve needs mauve, which is not installed; pip install 'diffcontrol\[mauve\]'"
+        Refused, match=r"judge=mauve needs mauve, .*; pip install 'diffcontrol\[mauve\]'"
     ):
         Mauve(FakeCorpus())
 
