@@ -28,13 +28,15 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
-from diffcontrol.experiment import NOISE, resolved  # noqa: E402
+from diffcontrol.evaluation import ALL, evaluate  # noqa: E402
+from diffcontrol.experiment import NOISE, Prepared, resolved  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402
 from diffcontrol.store import Store, commit  # noqa: E402
 from diffcontrol.task import Request  # noqa: E402
 from diffcontrol.training import Trainable, seed_of  # noqa: E402
+from diffcontrol.written import spent  # noqa: E402
 
 matplotlib.use("Agg")
 resolvers.register()
@@ -115,6 +117,26 @@ def untrained(store: Untrained, cfg: Mapping[str, Any], name: str, targets: int)
     requests = choose(tasks, annotated, "heldout", targets, cfg["targets"]["seed"], "error")
     Method.check_node(cfg["method"][name], tasks, store.build(cfg["data"]))
     return store.build(cfg["method"][name]), requests
+
+
+def scored(ready: Prepared, name: str, samples: int) -> dict[str, float]:
+    """What one method writes for the requests: strict success (of all tasks at once, where there are several),
+    perplexity and grammaticality, each with its interval as `_low` and `_high`, and token evaluations and seconds a
+    sample."""
+    method = ready.store.build(ready.methods[name])
+    before, since = spent(method), now()
+    texts = method.generate(ready.requests, samples, title=name)
+    count = len(ready.requests) * samples
+    found = {"seconds": (now() - since) / count, "token_evaluations": (spent(method) - before) / count}
+    row = evaluate(texts, ready.requests, ready.tasks, ready.judges).row()
+    success = row["success"].get(ALL) or row["success"][next(iter(ready.tasks))]
+    measures = {"strict": (success["strict"], 100), "perplexity": (row["fluency"]["perplexity"], 1)}
+    if "grammatical" in row["fluency"]:
+        measures["grammatical"] = (row["fluency"]["grammatical"], 100)
+    for key, (measure, scale) in measures.items():
+        low, high = measure["ci95"]
+        found |= {key: scale * measure["mean"], f"{key}_low": scale * low, f"{key}_high": scale * high}
+    return found
 
 
 def now() -> float:

@@ -13,10 +13,12 @@ ROOT = Path(__file__).parents[1]
 BENCHMARKS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "common"}
 TINY = ["experiment=tiny", "data.size=200", "data.length=16", "trainer.accelerator=cpu"]
 BRIEF = {  # what makes each of them short
+    "ablations": ["targets.n=2", "budget=quick", "+benchmark={rows: [as configured, no convolutions, tilt]}"],
     "likelihood": ["+benchmark={texts: 3, draws: 2}"],
     "sampling": ["method=[guided_diffusion,paper]", "targets.n=2", "method.paper.sampler.steps=4"],
     "scaling": ["+benchmark={targets: [2], samples: [1, 3], positions: [12], width: [16]}"],
     "step": ["targets.n=2", "sampler.steps=2", "+benchmark={guidances: [unguided, conditioning]}"],
+    "steps_by_strength": ["targets.n=2", "+benchmark={steps: [2, 4], scales: [0.5, 1]}"],
     "training": ["+benchmark={steps: 6}"],
 }
 
@@ -88,13 +90,29 @@ def step(rows):
     assert free["control"] == free["backward"] == exact["backward"] == 0 < min(learned["backward"], exact["control"])
 
 
+def ablations(rows):
+    assert [(row["group"], row["changed"]) for row in rows] == [
+        ("trained", "as configured"), ("trained", "no convolutions"), ("sampled", "as configured"), ("sampled", "tilt"),
+    ]  # fmt: skip
+    assert all(row["strict_low"] <= row["strict"] <= row["strict_high"] for row in rows)
+    assert rows[1]["free_perplexity"] != rows[0]["free_perplexity"]  # another language model
+    assert rows[3]["free_perplexity"] == rows[2]["free_perplexity"] and rows[3]["token_evaluations"] > 0
+
+
+def steps_by_strength(rows):
+    assert [(row["scale"], row["steps"]) for row in rows] == [(0.5, 2), (0.5, 4), (1, 2), (1, 4)]
+    assert rows[1]["token_evaluations"] == rows[3]["token_evaluations"] > rows[0]["token_evaluations"]
+
+
 def training(rows):
     assert [row["training"] for row in rows] == ["configured", "plain"]
     assert rows[1]["ratio"] == 1 and rows[1]["precision"] == "32-true" and not rows[1]["compiled"]
     assert all(row["tokens_per_second"] > 0 and 0 < row["utilisation"] < 100 for row in rows)
 
 
-CHECKS = {check.__name__: check for check in (likelihood, sampling, scaling, step, training)}
+CHECKS = {
+    check.__name__: check for check in (ablations, likelihood, sampling, scaling, step, steps_by_strength, training)
+}
 
 
 @pytest.mark.parametrize("path", BENCHMARKS.values(), ids=BENCHMARKS)

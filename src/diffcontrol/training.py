@@ -124,7 +124,8 @@ class Steps(Sampler[list[int]]):
         return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(self.seed, which, turn)))
 
 
-SIZES = {"embedding": whole(1), "width": whole(1), "depth": whole(1), "heads": whole(1), "dropout": number(0, below=1)}
+SIZES = {"embedding": whole(1), "width": whole(1), "depth": whole(1), "heads": whole(1), "dropout": number(0, below=1),
+         "kernel": Allowed("an odd number from 1", lambda value: whole(1).test(value) and value % 2 == 1)}  # fmt: skip
 
 
 class Together(Optimizer):

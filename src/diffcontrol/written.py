@@ -65,11 +65,11 @@ class Written:
         first = not self.share.rank
         if first and self.texts:
             log.info("%s: %d texts are there already (%s)", self.name, len(self.texts), self.folder)
-        since, before = time.perf_counter(), _evaluations(method)
+        since, before = time.perf_counter(), spent(method)
 
         def keep(texts: Texts) -> None:
             nonlocal since, before
-            now, after = time.perf_counter(), _evaluations(method)
+            now, after = time.perf_counter(), spent(method)
             self.add(texts, now - since, after - before)
             since, before = time.perf_counter(), after
 
@@ -125,7 +125,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _evaluations(method: Method) -> int:
+def spent(method: Method) -> int:
     """Token evaluations of its models so far."""
     return sum(getattr(model, "token_evaluations", 0) for model in method.models())
 

@@ -13,9 +13,7 @@ from tests.fakes import FakeCorpus
 
 def test_without_the_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(mauve, "find_spec", lambda name: None if name == "mauve" else object())
-    with pytest.raises(
-        Refused, match=r"judge=mauve needs mauve, .*; pip install 'diffcontrol\[mauve\]'"
-    ):
+    with pytest.raises(Refused, match=r"judge=mauve needs mauve, .*; pip install 'diffcontrol\[mauve\]'"):
         Mauve(FakeCorpus())
 
 

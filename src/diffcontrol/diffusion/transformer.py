@@ -18,10 +18,10 @@ class Block(nn.Module):
     what stands next to a noisy word (docs/log.md).
     """
 
-    def __init__(self, width: int, depth: int, heads: int, time_width: int, dropout: float):
+    def __init__(self, width: int, depth: int, heads: int, time_width: int, dropout: float, kernel: int):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.near = nn.Conv1d(width, width, kernel_size=5, padding=2, groups=width)
+        self.near = nn.Conv1d(width, width, kernel_size=kernel, padding=kernel // 2, groups=width)
         self.modulation = nn.Linear(time_width, 6 * width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.rise, self.fall = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -48,14 +48,15 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Bidirectional transformer over noisy word vectors. `inputs` is the width of a position; sizes in conf/model."""
 
-    def __init__(self, inputs: int, width: int, depth: int, heads: int, positions: int, dropout: float = 0.0):
+    def __init__(self, inputs: int, width: int, depth: int, heads: int, positions: int, dropout: float = 0.0,
+                 kernel: int = 5):  # fmt: skip
         super().__init__()
         time_width = max(64, width // 4)
         # Positions as large as words, else a short training takes long to use them (docs/log.md).
-        self.enter = nn.Conv1d(inputs, width, kernel_size=5, padding=2)
+        self.enter = nn.Conv1d(inputs, width, kernel_size=kernel, padding=kernel // 2)
         self.positions = nn.Parameter(0.5 * torch.randn(positions, width))
         self.time = nn.Sequential(nn.Linear(64, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU())
-        self.blocks = nn.ModuleList(Block(width, depth, heads, time_width, dropout) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, depth, heads, time_width, dropout, kernel) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
     def matrices(self) -> list[Tensor]:
