@@ -28,6 +28,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
+from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import ALL, evaluate  # noqa: E402
 from diffcontrol.experiment import NOISE, Prepared, resolved  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
@@ -35,7 +36,7 @@ from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402
 from diffcontrol.store import Store, commit  # noqa: E402
 from diffcontrol.task import Request  # noqa: E402
-from diffcontrol.training import Trainable, seed_of  # noqa: E402
+from diffcontrol.training import Trainable  # noqa: E402
 from diffcontrol.written import spent  # noqa: E402
 
 matplotlib.use("Agg")

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from diffcontrol.data.corpus import Corpus, Example, content_digest
+from diffcontrol.draws import seed_of
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Head, Target
 from diffcontrol.text import END, START
-from diffcontrol.training import Trainable, seed_of
+from diffcontrol.training import Trainable
 
 torch.set_num_threads(1)  # on networks this small threads only wait for each other
 

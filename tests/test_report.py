@@ -17,7 +17,7 @@ from diffcontrol import report
 from diffcontrol.logger import flatten, log_results, loggers
 from diffcontrol.metrics import interval
 from diffcontrol.refused import Refused
-from diffcontrol.report import gather, layout, matrix, published
+from diffcontrol.report import gather, layout, matrix, published, tables
 from diffcontrol.report.__main__ import main
 from diffcontrol.report.plot import points
 
@@ -161,7 +161,7 @@ def test_the_second_judge_of_fluency_has_a_column_where_it_judged(tmp_path):
     assert "n-gram" not in layout.markdown(made_up())
     lay(tmp_path / "run", results)
     rows, _ = gather.gather(gather.load(tmp_path)[0])
-    _, headers, body = gather.lay_out(rows)
+    _, headers, body = tables.lay_out(rows)
     at = headers.index("n-gram perplexity")
     assert {names[-1]: cells[at].number for names, cells in body}["fudge"] == "21.25"
 
@@ -193,9 +193,9 @@ def test_means_have_columns_where_they_are_known(tmp_path):
     results = made_up()
     assert "minutes of training" not in layout.markdown(results)
     results["methods"]["fudge"] |= {"parameters": 1_250_000, "training_seconds": 90.0}
-    lay(tmp_path, results)
+    lay(tmp_path / "run", results)
     text = layout.markdown(results)
-    for said in (text, gather.markdown(*gather.gather(gather.load(tmp_path)[0]))):
+    for said in (text, tables.markdown(*gather.gather(gather.load(tmp_path)[0]))):
         assert "parameters, millions | minutes of training" in said
         (line,) = [line for line in said.splitlines() if "| fudge |" in line]
         assert line.endswith("| 1.25 | 1.5 |")
@@ -214,7 +214,7 @@ def test_grammar_stands_in_the_tables_of_many_runs_where_some_run_has_it(tmp_pat
     for task in ("length", "syntax_tree"):
         lay(tmp_path / task, judged(made_up((task,))) if task == "length" else made_up((task,)))
     rows, notes = gather.gather(gather.load(tmp_path)[0])
-    lines = gather.markdown(rows, notes).splitlines()
+    lines = tables.markdown(rows, notes).splitlines()
     assert "| met and grammatical % | perplexity | grammatical % | length |" in lines[0]
     fudge = [line for line in lines if "| fudge |" in line]
     assert "| 81.2 [79.2, 83.2] |" in fudge[0] and "| 87.6 [85.6, 89.6] |" in fudge[0] and fudge[1].count("| – |") == 2
@@ -222,7 +222,7 @@ def test_grammar_stands_in_the_tables_of_many_runs_where_some_run_has_it(tmp_pat
     assert "| fudge | 93.1 at 14.31, g 87.6 | 93.1 at 14.31 |" in across
     assert "g: share of texts that the data's grammar can write" in across
     plain = [row for row in rows if row.task == "syntax_tree"]
-    assert "grammatical" not in gather.markdown(plain, notes)
+    assert "grammatical" not in tables.markdown(plain, notes)
 
 
 def test_paired_differences_stand_beneath():
@@ -276,8 +276,8 @@ def test_over_seeds_the_samples_of_a_target_are_resampled_together(tmp_path):
     assert gather.pooled(fudge, "perplexity") == interval.perplexity([1, 2, 3, 4])
     assert gather.pooled(fudge, "length")["mean"] == 2.5
     assert gather.pooled(fudge, "self_bleu") is None  # no mean over samples: the range of the runs is shown
-    assert "| fudge | 2 | 56.2 [" in gather.markdown(rows, notes)
-    assert "restaurants" in gather.markdown(rows, notes)
+    assert "| fudge | 2 | 56.2 [" in tables.markdown(rows, notes)
+    assert "restaurants" in tables.markdown(rows, notes)
 
 
 @pytest.mark.parametrize("name", ["model_seed", "lm.model_seed"])
@@ -292,7 +292,7 @@ def test_trainings_are_pooled_and_their_spread_is_said(tmp_path, name):
     assert gather.pooled(fudge, "strict") == interval.measure([1, 0.5, 0, 1], interval.SHARE)
     assert "fudge on semantic_content, 2 trainings: strict % 93.1 to 95.1." in notes
     assert not [note for note in notes if "different trained models" in note]
-    assert "| trainings × seeds |" in gather.markdown(rows, notes)
+    assert "| trainings × seeds |" in tables.markdown(rows, notes)
 
 
 def test_runs_of_other_targets_experiments_or_commits_are_mixed_only_if_asked(tmp_path, capsys):
@@ -301,7 +301,7 @@ def test_runs_of_other_targets_experiments_or_commits_are_mixed_only_if_asked(tm
     lay(tmp_path / "c", made_up(settings={"experiment": "tiny"}))
     lay(tmp_path / "d", made_up(), [[1], [1], [0]])
     rows, _ = gather.gather(gather.load(tmp_path)[0])
-    assert len(gather.tables(rows)) == 4
+    assert len(tables.apart(rows)) == 4
     assert {len(row.runs) for row in rows} == {1}
     mixed, notes = gather.gather(gather.load(tmp_path)[0], mix=True)
     assert [len(row.runs) for row in mixed] == [4] * len(STRENGTHS)
@@ -312,7 +312,7 @@ def test_runs_of_other_targets_experiments_or_commits_are_mixed_only_if_asked(tm
 
 def test_published_numbers_stand_only_beside_the_papers_data(tmp_path):
     lay(tmp_path / "a", made_up())
-    assert "paper" not in gather.markdown(*gather.gather(gather.load(tmp_path)[0]))
+    assert "paper" not in tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
 
 
 def test_a_row_names_only_the_strengths_of_its_method(tmp_path):
@@ -330,7 +330,7 @@ def test_a_row_names_only_the_strengths_of_its_method(tmp_path):
 @pytest.mark.parametrize("tasks", [("semantic_content",), ("semantic_content", "parts_of_speech")])
 def test_no_table_is_wider_than_a_terminal_and_no_number_is_broken(tmp_path, tasks):
     lay(tmp_path / "a", judged(made_up(tasks)))
-    for made in (report.table(judged(made_up(tasks))), gather.table(*gather.gather(gather.load(tmp_path)[0]))):
+    for made in (report.table(judged(made_up(tasks))), tables.table(*gather.gather(gather.load(tmp_path)[0]))):
         text = shown(made)
         assert max(len(line.rstrip()) for line in text.splitlines()) <= 120
         assert "[91.1, 95.1]" in text and "[85.6, 89.6]" in text and "guided_diffusion" in text
@@ -370,7 +370,7 @@ def test_gather_keeps_strengths_settings_and_targets_apart(tmp_path):
     assert all(len(row.runs) == 1 for row in guided)
     assert len([row for row in rows if row.method == "gold"]) == 2  # strengths and steps change nothing for gold
     assert not notes
-    text = shown(gather.table(rows, notes))
+    text = shown(tables.table(rows, notes))
     assert text.index("langevin.semantic_content=2 ") < text.index("langevin.semantic_content=10 ")
     assert "targets from dev, 20 × 3 samples" in text
 

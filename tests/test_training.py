@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from diffcontrol import shares
+from diffcontrol.batches import Steps
+from diffcontrol.draws import seed_of
+from diffcontrol.optim import Optim
 from diffcontrol.store import Store
 from diffcontrol.text import PAD
-from diffcontrol.training import Optim, Steps, Trainable, seed_of
+from diffcontrol.training import Trainable
 from tests.fakes import OPTIM, FakeCorpus
 from tests.toys import Deep, Faults, Toy, deep, toy
 

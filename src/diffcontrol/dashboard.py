@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcontrol.draws import seed_of
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.steering.classifier import ControlClassifier
 from diffcontrol.task import Request, Target
-from diffcontrol.training import seed_of
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the noise levels, from little noise to much
 TEXTS = 200  # dev texts at most

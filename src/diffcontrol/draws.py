@@ -9,9 +9,16 @@ from math import prod
 import torch
 from torch import Tensor
 
-from diffcontrol.training import seed_of
-
 WHOLE = 16  # torch draws normal numbers in blocks of as many, and fewer by another rule
+
+
+def seed_of(*parts: int) -> int:
+    """One seed of several numbers (seed, step, …), well spread."""
+    mixed = 0
+    for part in parts:
+        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
+        mixed = ((mixed >> 29) ^ mixed) * 0x9E3779B97F4A7C15 % 2**63
+    return mixed
 
 
 class Draws:

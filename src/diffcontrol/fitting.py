@@ -14,8 +14,9 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from diffcontrol import allowed, checkpoints, hardware, ranks, speed
 from diffcontrol.drafts import read_json, write_json
 from diffcontrol.logger import close
+from diffcontrol.optim import averaging
 from diffcontrol.refused import Refused
-from diffcontrol.training import Trainable, averaging
+from diffcontrol.training import Trainable
 
 log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.text import PAD, crop, lengths
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.training import Trainable
 
 BUCKET = 16  # batches sorted by length together
 

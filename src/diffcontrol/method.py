@@ -14,11 +14,10 @@ from torch import Tensor
 
 from diffcontrol.allowed import FLAG, Rules, number, whole
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.draws import Draws
+from diffcontrol.draws import Draws, seed_of
 from diffcontrol.ranks import ALONE, Share
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
-from diffcontrol.training import seed_of
 
 Progress = Callable[[float], None]  # told the share of a chunk that is written
 Texts = Mapping[int, Sequence[str]]  # row i · n + j → the words of sample j of request i

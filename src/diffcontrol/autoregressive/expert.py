@@ -21,11 +21,11 @@ from transformers import GPT2LMHeadModel
 
 from diffcontrol.autoregressive.causal_lm import gpt2, matrices
 from diffcontrol.autoregressive.prompted import Prompted
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.likelihood import BUCKET
 from diffcontrol.task import ControlTask
 from diffcontrol.text import PAD, crop, lengths
-from diffcontrol.training import Steps
 
 
 class Expert(Prompted):

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 from diffcontrol.automaton import Automaton
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.writing import Writing
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import seed_of
 from diffcontrol.likelihood import BUCKET
 from diffcontrol.text import END, PAD, START, crop, lengths
-from diffcontrol.training import Steps, Trainable, seed_of
+from diffcontrol.training import Trainable
 
 AT_ONCE = 500  # samples of the language model drawn together
 

@@ -17,10 +17,11 @@ from transformers import GPT2LMHeadModel
 
 from diffcontrol.autoregressive.causal_lm import gpt2, matrices
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import seed_of
 from diffcontrol.refused import Refused
 from diffcontrol.task import GapTask
 from diffcontrol.text import END, PAD, START
-from diffcontrol.training import Trainable, seed_of
+from diffcontrol.training import Trainable
 
 
 class Infiller(Trainable):

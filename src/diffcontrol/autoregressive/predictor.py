@@ -17,11 +17,12 @@ from transformers import GPT2Model
 from diffcontrol.autoregressive.causal_lm import gpt2
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.autoregressive.reading import IMPLEMENTATION, Reading
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
+from diffcontrol.draws import seed_of
 from diffcontrol.likelihood import BUCKET
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.text import PAD, crop, lengths
-from diffcontrol.training import Steps, seed_of
 
 
 class Predictor(Prompted):

@@ -14,9 +14,10 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.draws import seed_of
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.training import Trainable, seed_of
+from diffcontrol.training import Trainable
 
 TRIES = 16  # draws of a target that a text does not meet
 

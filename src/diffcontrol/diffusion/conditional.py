@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from diffcontrol import shares
 from diffcontrol.allowed import Rules, number
 from diffcontrol.autoregressive.prompted import Prompted
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.lm import DiffusionLM, cropped, windowed
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.training import Steps
 
 
 class ConditionalLM(Prompted):

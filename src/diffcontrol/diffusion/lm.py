@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.objective import Objective
 from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, randn_like
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.training import Trainable
 
 
 class DiffusionLM(Trainable):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.diffusion.lm import cropped, windowed
@@ -28,7 +29,7 @@ from diffcontrol.diffusion.schedule import stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, rand
 from diffcontrol.text import PAD
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.training import Trainable
 
 
 class MaskedLM(Trainable):

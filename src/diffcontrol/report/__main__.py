@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcontrol.report import console, gather, matrix
+from diffcontrol.report import console, gather, matrix, tables
 from diffcontrol.report.page import summary_page
 
 
@@ -25,14 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no finished run: {chosen.folder} holds no readable results.json", file=sys.stderr)
         return 1
     rows, notes = gather.gather(runs, chosen.mix)
-    across = gather.tables(rows)
-    summary = "".join(map(matrix.markdown, across)) + gather.markdown(rows, notes)
+    across = tables.apart(rows)
+    summary = "".join(map(matrix.markdown, across)) + tables.markdown(rows, notes)
     (chosen.folder / "summary.md").write_text(summary, encoding="utf-8")
-    (chosen.csv or chosen.folder / "summary.csv").write_text(gather.comma_separated(rows), encoding="utf-8")
+    (chosen.csv or chosen.folder / "summary.csv").write_text(tables.comma_separated(rows), encoding="utf-8")
     if not (chosen.folder / "results.json").exists():  # else it is a run, which has a page of its own
         page = summary_page(chosen.folder, runs, rows, notes)
         (chosen.folder / "report.html").write_text(page, encoding="utf-8")
-    console().print(*filter(None, [*map(matrix.table, across), gather.table(rows, notes)]), sep="\n")
+    console().print(*filter(None, [*map(matrix.table, across), tables.table(rows, notes)]), sep="\n")
     return 0
 
 

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from diffcontrol.report import gather, matrix, texts
+from diffcontrol.report import matrix, tables, texts
+from diffcontrol.report.gather import Row
 from diffcontrol.report.layout import caption, columns, notes, published_rows, rows
 from diffcontrol.report.texts import Sample
 
@@ -75,19 +76,19 @@ def _facts(results: Mapping) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def summary_page(folder: Path, runs: Sequence[tuple[Path, Mapping]], summary: Sequence[gather.Row],
+def summary_page(folder: Path, runs: Sequence[tuple[Path, Mapping]], summary: Sequence[Row],
                  remarks: Sequence[str]) -> str:  # fmt: skip
     """The page of all runs below a folder: the tables, and of each run its plot and a link to its own page."""
-    tables = [table for part in gather.tables(summary) for table in _tables(part)]
-    tables[-1]["lines"] = gather.lines(summary, remarks)
+    drawn = [table for part in tables.apart(summary) for table in _tables(part)]
+    drawn[-1]["lines"] = tables.lines(summary, remarks)
     shown = [_shown(folder, path.parent, results) for path, results in runs]
-    return _PAGES.get_template("summary.html").render(title=f"all runs in {folder.name}", tables=tables, runs=shown)
+    return _PAGES.get_template("summary.html").render(title=f"all runs in {folder.name}", tables=drawn, runs=shown)
 
 
-def _tables(rows: Sequence[gather.Row]) -> list[dict[str, Any]]:
+def _tables(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The tables of one kind of run: methods × tasks where there are several tasks, and every number."""
     asked, across = matrix.lay_out(rows)
-    labels, headers, body = gather.lay_out(rows)
+    labels, headers, body = tables.lay_out(rows)
     found = [{"title": rows[0].title or "All runs", "labels": labels, "headers": headers, "body": body, "lines": []}]
     if len(asked) > 1:
         found.insert(0, {"title": "Strict success at perplexity", "labels": ["method"], "headers": asked,

@@ -11,13 +11,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.training import Trainable
 
 
 class NoisyLM(Protocol):

@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 from diffcontrol import checkpoints, fitting
 from diffcontrol.drafts import Stopwatch, make_once, read_json, write_json
+from diffcontrol.draws import seed_of
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
 from diffcontrol.refused import Refused
 from diffcontrol.store import hub, weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, checksums, commit, provenance, verify
-from diffcontrol.training import Trainable, seed_of
+from diffcontrol.training import Trainable
 
 __all__ = ["Store", "commit"]
 

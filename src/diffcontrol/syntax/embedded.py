@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.syntax.parser import BeneparParser
-from diffcontrol.training import Steps, Trainable
+from diffcontrol.training import Trainable
 
 TAG_LOSS = 5.0  # benepar's default
 _OPENINGS = re.compile(r"(?:\([^\s()]+ )+")
