@@ -3,9 +3,8 @@
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from diffcontrol import allowed, dashboard, fitting, offers, ranks, report
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate, quality
 from diffcontrol.launching import launched
-from diffcontrol.logger import headline, log_results, loggers
+from diffcontrol.logger import headline, log_results
 from diffcontrol.method import Method
-from diffcontrol.recipe import is_recipe
+from diffcontrol.recording import described, own_strength, run_loggers
 from diffcontrol.refused import Refused
 from diffcontrol.requests import SPLIT_OF, choose, sources
 from diffcontrol.store import Store, commit
@@ -28,10 +27,8 @@ from diffcontrol.task import ControlTask, Request
 from diffcontrol.written import Written, alone_in
 
 log = logging.getLogger(__name__)
-STARTED = datetime.now()  # one time for all runs of a sweep, which thereby are a group
 STEPS_SHOWN = 10  # of a reverse process, in report.html
 TRACED = 3  # requests for which log p(c | x_t) is logged at every step
-UNNAMED = ("task", "method", "logger", "paths", "trainer")  # overrides that no logged run is named by
 NOISE = (  # what Lightning and transformers say of things that are meant
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",
@@ -134,13 +131,10 @@ def _compare(cfg: dict[str, Any], folder: Path) -> float:
         }  # fmt: skip
     chosen = [name for name in methods if name != "unguided"] or list(methods)
     results = {
-        "command": list(HydraConfig.get().overrides.task),
-        "tasks": list(tasks), "data": HydraConfig.get().runtime.choices["data"], "seed": cfg["seed"],
-        "commit": commit(), "num_samples": cfg["num_samples"],
-        "targets": {"from": _label(cfg["targets"]["from"]), "n": len(requests)},
+        **described(cfg, tasks, len(requests)), "commit": commit(),
         "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
         "differences": differences(evaluations, chosen[0]),
-        "strength": cfg["strength"], "settings": _settings(), "trained": store.trained,
+        "trained": store.trained,
         "judges": quality(judges, ready.corpus), "classifiers": dashboard.classifiers(methods),
         "teacher": store.address(cfg["judge"]["teacher"]),
         **({"matched": cfg["matched"]} if cfg["matched"] else {}),
@@ -194,7 +188,7 @@ def store_of(cfg: Mapping[str, Any]) -> Store:
         Refused: there is no such folder of pretrained models.
     """
     paths = cfg["paths"]
-    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: _loggers(cfg, name, "train"))
+    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: run_loggers(cfg, name, "train"))
 
 
 def _check_values(cfg: dict[str, Any]) -> None:
@@ -241,49 +235,11 @@ def _parameters(method: Method) -> int:
     return sum({id(p): p.numel() for model in method.models() for p in model.parameters()}.values())
 
 
-def own_strength(node: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
-    """How strongly a method's node says to control these tasks, by dotted key: strengths within it, and its `scale`."""
-    found = {"scale": node["scale"]} if isinstance(node.get("scale"), int | float) else {}
-    for key, value in node.items():
-        if isinstance(value, Mapping) and not is_recipe(value):
-            if key == "strength" and "default" in value:
-                found |= {f"strength.{task}": value.get(task, value["default"]) for task in tasks}
-            else:
-                found |= {f"{key}.{name}": number for name, number in own_strength(value, tasks).items()}
-    return found
-
-
-def _settings() -> dict[str, str]:
-    """What the command line set, but for what results.json says elsewhere or what changes no result."""
-    elsewhere = ("task", "data", "seed", "targets", "strength", "num_samples", "method", "logger", "paths", "trainer")
-    return {key: value for key, _, value in (o.lstrip("+~").partition("=") for o in _overrides(elsewhere))}
-
-
-def _overrides(but: Sequence[str]) -> list[str]:
-    """What the command line set, as it stands there, but for these top-level keys."""
-    given = HydraConfig.get().overrides.task
-    return [o for o in given if o.lstrip("+~").partition("=")[0].split(".")[0] not in but]
-
-
-def _label(source: Any) -> str:
-    return source if isinstance(source, str) else "list"
-
-
-def _loggers(cfg: Mapping[str, Any], name: str, job: str) -> list[Any]:
-    """The loggers of a training (job train) or of the whole run (evaluate); none where none is configured, as from
-    Python, where there is no command line either."""
-    if not cfg.get("logger"):
-        return []
-    what = name if job == "train" else ",".join(cfg["method"])
-    title = " ".join(["+".join(cfg["task"]), what, *_overrides(UNNAMED)])[:128]  # W&B takes no more
-    return loggers(cfg["logger"], cfg, name=name, title=title, group=f"{STARTED:%Y-%m-%d_%H-%M-%S}", job=job)
-
-
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list,
            denoising: Callable[[], list], trajectories: Callable[[], list]) -> None:  # fmt: skip
     OmegaConf.save(OmegaConf.create(cfg), folder / "config.yaml")
     report.write(folder, results, samples, denoising)
-    log_results(_loggers(cfg, "results", "evaluate"), results, samples, folder, trajectories)
+    log_results(run_loggers(cfg, "results", "evaluate"), results, samples, folder, trajectories)
     console = report.console()
     console.print(report.table(results), report.excerpt(results, samples), sep="\n")
     console.print("Results saved to", Text(str(folder), "bold"), "(report.html is the one to read)", soft_wrap=True)
