@@ -310,7 +310,8 @@ def test_every_budget_sets_the_same_steps_and_they_grow():
              for name in ("quick", "default", "long")}  # fmt: skip
     assert steps["quick"].keys() == steps["default"].keys() == steps["long"].keys()
     for key, n in steps["default"].items():
-        assert steps["quick"][key] < n and steps["long"][key] == 4 * n
+        assert steps["quick"][key] < n <= steps["long"][key] <= 4 * n  # four times as many, where that does not overfit
+    assert steps["long"]["lm.optim.steps"] == 4 * steps["default"]["lm.optim.steps"]
     cfg = composed("budget=quick")
     assert cfg["method"]["guided_diffusion"]["lm"]["optim"]["steps"] == steps["quick"]["lm.optim.steps"]
     assert composed("budget=long", "lm.optim.steps=7")["lm"]["optim"]["steps"] == 7

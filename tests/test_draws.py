@@ -115,7 +115,7 @@ def causal(corpus):
 
 def smc(corpus, **options):
     predictor = network(Predictor(corpus, FakeTask(), GPT2, OPTIM))
-    tasks, predictors = {"colour": FakeTask()}, lambda: {"colour": predictor}
+    tasks, predictors = {"colour": FakeTask()}, {"colour": predictor}
     return Smc(causal(corpus), tasks, predictors, particles=4, threshold=0.9, twist=True, **options)
 
 

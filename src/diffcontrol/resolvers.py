@@ -13,12 +13,13 @@ OPEN = ("columns", "fields", "forms", "labels", "rename")  # of data=table
 
 
 def register() -> None:
-    """Makes `${task_names:}`, `${one_or_several:a,b}`, `${per_task:template}` (or `${per_task:template,lm}`),
-    `${strengths:group,default}`, `${own_model_seed:3}`, `${limited:texts,split}` and `${shipped:}` known to OmegaConf,
-    and `open_table` to Hydra; calling it again changes nothing."""
+    """Makes `${task_names:}`, `${one_or_several:a,b}`, `${only_if:flag,nodes}`, `${per_task:template}` (or
+    `${per_task:template,lm}`), `${strengths:group,default}`, `${own_model_seed:3}`, `${limited:texts,split}` and
+    `${shipped:}` known to OmegaConf, and `open_table` to Hydra; calling it again changes nothing."""
     resolvers: dict[str, Callable[..., Any]] = {
         "task_names": task_names,
         "one_or_several": one_or_several,
+        "only_if": only_if,
         "per_task": per_task,
         "strengths": strengths,
         "own_model_seed": own_model_seed,
@@ -43,6 +44,12 @@ def task_names(*, _root_: DictConfig) -> str:
 def one_or_several(one: Any, several: Any, *, _root_: DictConfig) -> Any:
     """`one` where a single task is chosen, `several` where texts are to meet several at once."""
     return one if len(_root_.task) < 2 else several
+
+
+def only_if(flag: Any, nodes: Any) -> dict[str, Any]:
+    """`nodes` where the flag is set, none elsewhere: models that a method needs only then are neither trained nor
+    counted among its models."""
+    return _plain(nodes) if flag else {}
 
 
 def per_task(template: str, lm: str = "", *, _root_: DictConfig) -> dict[str, Any]:

@@ -23,6 +23,7 @@ B requests · N particles of each · R particles still being written · V vocabu
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -142,17 +143,15 @@ class Smc(Method):
     `scale` this; temperature: of the language model.
     """
 
-    deferred_arguments = ("predictors",)  # they are not trained where nothing asks for them
-
     def __init__(self, lm: CausalLM, tasks: Mapping[str, ControlTask],
-                 predictors: Callable[[], Mapping[str, Predictor]] = dict, particles: int = 20,
+                 predictors: Mapping[str, Predictor] = MappingProxyType({}), particles: int = 20,
                  threshold: float = 0.25, twist: bool = False, temperature: float = 1.0, weight: float = 1.0,
                  scale: float = 1.0, chunk: int = 25, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.particles, self.threshold, self.temperature = lm, particles, threshold, temperature
         self.weight = scale * weight
         self.rules = {name: rule for name, task in tasks.items() if (rule := rule_of(task, lm.corpus))}
-        self.predictors = dict(predictors()) if twist else {}
+        self.predictors = dict(predictors) if twist else {}
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
