@@ -122,14 +122,15 @@ def untrained(store: Untrained, cfg: Mapping[str, Any], name: str, targets: int)
 
 def scored(ready: Prepared, name: str, samples: int) -> dict[str, float]:
     """What one method writes for the requests: strict success (of all tasks at once, where there are several),
-    perplexity and grammaticality, each with its interval as `_low` and `_high`, and token evaluations and seconds a
-    sample."""
+    perplexity and grammaticality, each with its interval as `_low` and `_high`, the entropy of words in bits, and token
+    evaluations and seconds a sample."""
     method = ready.store.build(ready.methods[name])
     before, since = spent(method), now()
     texts = method.generate(ready.requests, samples, title=name)
     count = len(ready.requests) * samples
     found = {"seconds": (now() - since) / count, "token_evaluations": (spent(method) - before) / count}
     row = evaluate(texts, ready.requests, ready.tasks, ready.judges).row()
+    found["entropy"] = row["diversity"]["word_entropy"]["mean"]
     success = row["success"].get(ALL) or row["success"][next(iter(ready.tasks))]
     measures = {"strict": (success["strict"], 100), "perplexity": (row["fluency"]["perplexity"], 1)}
     if "grammatical" in row["fluency"]:

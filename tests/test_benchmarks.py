@@ -14,6 +14,7 @@ BENCHMARKS = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.p
 TINY = ["experiment=tiny", "data.size=200", "data.length=16", "trainer.accelerator=cpu"]
 BRIEF = {  # what makes each of them short
     "ablations": ["targets.n=2", "budget=quick", "+benchmark={rows: [as configured, no convolutions, tilt]}"],
+    "budgets": ["targets.n=2", "+benchmark={budgets: [quick, default], models: [diffusion, causal]}"],
     "likelihood": ["+benchmark={texts: 3, draws: 2}"],
     "sampling": ["method=[guided_diffusion,paper]", "targets.n=2", "method.paper.sampler.steps=4"],
     "scaling": ["+benchmark={targets: [2], samples: [1, 3], positions: [12], width: [16]}"],
@@ -99,6 +100,13 @@ def ablations(rows):
     assert rows[3]["free_perplexity"] == rows[2]["free_perplexity"] and rows[3]["token_evaluations"] > 0
 
 
+def budgets(rows):
+    assert [(row["budget"], row["model"]) for row in rows] == [
+        (budget, model) for budget in ("quick", "default") for model in ("diffusion", "causal")
+    ]  # fmt: skip
+    assert all(row["minutes"] > 0 and row["steps"] == 30 for row in rows)  # as experiment=tiny says
+
+
 def steps_by_strength(rows):
     assert [(row["scale"], row["steps"]) for row in rows] == [(0.5, 2), (0.5, 4), (1, 2), (1, 4)]
     assert rows[1]["token_evaluations"] == rows[3]["token_evaluations"] > rows[0]["token_evaluations"]
@@ -111,7 +119,8 @@ def training(rows):
 
 
 CHECKS = {
-    check.__name__: check for check in (ablations, likelihood, sampling, scaling, step, steps_by_strength, training)
+    check.__name__: check
+    for check in (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strength, training)
 }
 
 
