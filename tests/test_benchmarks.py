@@ -118,10 +118,8 @@ def training(rows):
     assert all(row["tokens_per_second"] > 0 and 0 < row["utilisation"] < 100 for row in rows)
 
 
-CHECKS = {
-    check.__name__: check
-    for check in (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strength, training)
-}
+ALL = (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strength, training)
+CHECKS = {check.__name__: check for check in ALL}
 
 
 @pytest.mark.parametrize("path", BENCHMARKS.values(), ids=BENCHMARKS)
