@@ -551,3 +551,34 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
         (file,) = run.glob(f"files/media/table/{name}*.json")
         table = json.loads(file.read_text())
         assert [dict(zip(table["columns"], line, strict=True)) for line in table["data"]] == lines
+
+
+def tuned(scale: float, strict: float, perplexity: float) -> dict:
+    """A run of experiment=tune: fudge at one strength, the unguided row at perplexity 10."""
+    results = made_up(settings={"experiment": "tune"})
+    results["methods"] = {name: results["methods"][name] for name in ("unguided", "fudge")}
+    results["methods"]["unguided"]["fluency"]["perplexity"] = measure(10.0, 0.5)
+    fudge = results["methods"]["fudge"]
+    fudge["success"]["semantic_content"]["strict"] = measure(strict)
+    fudge["fluency"] = {"perplexity": measure(perplexity, 0.5), "nll": measure(perplexity / 10)}
+    fudge["strength"] = {"scale": scale, "strength.semantic_content": 8 * scale}
+    return results
+
+
+@pytest.mark.parametrize(("runs", "said"), [
+    ([(0.3, 0.5, 6.0), (1, 0.9, 12.0), (3, 0.95, 12.1)], "strength.scale=1 (90.0 % at 12.00, 1.20 × the unguided"),
+    ([(0.3, 0.5, 6.0), (1, 0.9, 8.0), (3, 0.9, 9.0)], "strength.scale=1 (90.0 % at 8.00"),  # of equals the weaker
+    ([(0.3, 0.5, 13.0), (1, 0.9, 14.0)], "no strength stays within 1.2 × the unguided perplexity (10.00)"),
+])  # fmt: skip
+def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs, said):
+    for i, run in enumerate(runs):
+        lay(tmp_path / str(i), tuned(*run))
+    text = tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
+    (line,) = [line for line in text.splitlines() if line.startswith("Tuned")]
+    assert line.startswith(f"Tuned: fudge on semantic_content: {said}")
+
+
+def test_other_runs_are_not_tuned(tmp_path):
+    for scale in (0.3, 1):
+        lay(tmp_path / str(scale), tuned(scale, 0.5, 6.0) | {"settings": {"experiment": "table"}})
+    assert "Tuned" not in tables.markdown(*gather.gather(gather.load(tmp_path)[0]))

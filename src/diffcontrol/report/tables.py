@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from diffcontrol.report import published
+from diffcontrol.report import published, tuning
 from diffcontrol.report.gather import SHOWN_OF_RUNS, Row, mean_of, pooled
 from diffcontrol.report.layout import MISSING, WHERE_MEASURED, Cell, Grid, cell, markdown_table, number
 
@@ -60,7 +60,7 @@ def lines(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
     lines = ["[95 % interval over targets; of several runs, all samples of a target together]."]
     if any(len(row.runs) > 1 and pooled(row, name) is None for row in rows for name in ("strict", "self_bleu")):
         lines.append("(Lowest–highest) run: a number that is no mean over samples, or runs whose samples are gone.")
-    return lines + ([published.SOURCE] if any(row.paper for row in rows) else []) + list(notes)
+    return lines + tuning.notes(rows) + ([published.SOURCE] if any(row.paper for row in rows) else []) + list(notes)
 
 
 def table(rows: Sequence[Row], notes: Sequence[str]) -> Group:
