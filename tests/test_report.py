@@ -191,12 +191,12 @@ def test_a_matched_method_that_repeats_itself_is_marked():
 
 def test_means_have_columns_where_they_are_known(tmp_path):
     results = made_up()
-    assert "minutes of training" not in layout.markdown(results)
+    assert "training, minutes" not in layout.markdown(results)
     results["methods"]["fudge"] |= {"parameters": 1_250_000, "training_seconds": 90.0}
     lay(tmp_path / "run", results)
     text = layout.markdown(results)
     for said in (text, tables.markdown(*gather.gather(gather.load(tmp_path)[0]))):
-        assert "parameters, millions | minutes of training" in said
+        assert "size, millions | training, minutes" in said
         (line,) = [line for line in said.splitlines() if "| fudge |" in line]
         assert line.endswith("| 1.25 | 1.5 |")
 

@@ -19,7 +19,7 @@ WHERE_MEASURED = (  # else without a column
     "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "mauve", "parameters",
     "training_seconds",
 )  # fmt: skip
-MEANS = (("parameters, millions", "parameters", 2, 1e-6), ("minutes of training", "training_seconds", 1, 1 / 60))
+MEANS = (("size, millions", "parameters", 2, 1e-6), ("training, minutes", "training_seconds", 1, 1 / 60))
 NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
 
 
