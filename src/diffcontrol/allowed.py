@@ -91,11 +91,27 @@ def check(node: Any, where: str = "") -> None:
         check(value, f"{where}.{key}" if where else str(key))
 
 
+def arguments(made: Any, **values: Any) -> None:
+    """For constructors: checks arguments of the object in the making by the rules of its class.
+
+    Raises:
+        Refused: a value is not allowed.
+    """
+    rules = _rules_of(type(made))
+    for name, value in values.items():
+        rules[name].check(f"{type(made).__name__}: {name}", value)
+
+
 def _rules(node: Mapping[str, Any]) -> dict[str, Allowed]:
-    """Those of the class that the node describes, and of the classes it is made from."""
+    """Those of the class that the node describes."""
     made = class_of(node)
+    return _rules_of(made) if made else {}
+
+
+def _rules_of(made: type) -> dict[str, Allowed]:
+    """Those of a class, and of the classes it is made from."""
     found: dict[str, Allowed] = {}
-    for kind in reversed(made.__mro__ if made else ()):
+    for kind in reversed(made.__mro__):
         found |= vars(kind).get("allowed", {})
     return found
 

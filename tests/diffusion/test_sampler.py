@@ -67,7 +67,7 @@ def test_same_seed_same_text_other_seed_other_text():
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("options", "said"), [((0,), "sampler.steps=0"), ((5, -0.1), "sampler.noise=-0.1")])
+@pytest.mark.parametrize(("options", "said"), [((0,), "DDPM: steps=0"), ((5, -0.1), "DDPM: noise=-0.1")])
 def test_nonsense_is_refused(options, said):
     with pytest.raises(ValueError, match=said):
         DDPM(*options)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
+from diffcontrol.allowed import check
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.draws import Draws
@@ -83,8 +84,7 @@ def test_what_cannot_be_chosen_from_is_refused_before_training():
     node = {"_target_": "diffcontrol.methods.candidates.BestOf", "method": None, "k": 3}
     with pytest.raises(ValueError, match="a method that is not in this run"):
         Method.check_node(node, {}, FakeCorpus())
-    with pytest.raises(ValueError, match="at least 1 text"):
-        fudge = {"_target_": "diffcontrol.methods.fudge.Fudge"}
-        Method.check_node({**node, "method": fudge, "k": 0}, {}, FakeCorpus())
+    with pytest.raises(ValueError, match="k=0: allowed is a whole number from 1"):
+        check({**node, "k": 0})
     with pytest.raises(ValueError, match="no guide of its own"):
         Method.opinion(Written([""]), [], [])

@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffcontrol.allowed import Rules, number, whole
+from diffcontrol.allowed import Rules, arguments, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
 from diffcontrol.draws import Draws
-from diffcontrol.refused import Refused
 from diffcontrol.text import PAD
 
 Decode = Callable[[Prediction, Tensor], Tensor]  # (prediction, t) → x̂₀
@@ -57,10 +56,7 @@ class Sampler(ABC):
     allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0)}
 
     def __init__(self, steps: int, noise: float = 1.0):
-        if steps < 1:
-            raise Refused(f"sampler.steps={steps}: at least 1 is needed")
-        if noise < 0:
-            raise Refused(f"sampler.noise={noise}: a spread cannot be negative")
+        arguments(self, steps=steps, noise=noise)
         self.steps, self.noise = steps, noise
 
     @abstractmethod

@@ -22,10 +22,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffcontrol.allowed import Rules, whole
+from diffcontrol.allowed import Rules, arguments, whole
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
 from diffcontrol.masked.lm import MaskedLM
-from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Look, Weighted
 from diffcontrol.text import SPECIALS
 
@@ -80,8 +79,7 @@ class Exact(Unguided):
     allowed: ClassVar[Rules] = {"top_k": whole(1), "block": whole(1)}
 
     def __init__(self, top_k: int = 20, block: int = 512):
-        if top_k < 1:
-            raise Refused(f"top_k={top_k}: at least 1 word of each place is needed")
+        arguments(self, top_k=top_k)
         self.top_k, self.block = top_k, block
 
     def predict(self, asked: Asked, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:

@@ -16,9 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffcontrol.allowed import Rules, number, optional, whole
+from diffcontrol.allowed import Rules, arguments, number, optional, whole
 from diffcontrol.draws import Draws
-from diffcontrol.refused import Refused
 from diffcontrol.text import END, PAD
 
 #: (ids [n L] with masks, places that are to be written [n L], which rows these are [n]) → logits of the words [n L V]
@@ -37,10 +36,7 @@ class Ancestral:
     }
 
     def __init__(self, steps: int | None = 50, temperature: float = 1.0, top_p: float = 1.0):
-        if steps is not None and steps < 1:
-            raise Refused(f"steps={steps}: at least 1 is needed, or null for one place at a time")
-        if temperature <= 0 or not 0 < top_p <= 1:
-            raise Refused(f"temperature={temperature}, top_p={top_p}: both are positive, and top_p is at most 1")
+        arguments(self, steps=steps, temperature=temperature, top_p=top_p)
         self.steps, self.temperature, self.top_p = steps, temperature, top_p
 
     def turns(self, masked: Tensor, draws: Draws) -> Tensor:

@@ -36,8 +36,6 @@ class Chosen(Method):
         if node["method"] is None:
             raise Refused("candidates are chosen among the texts of a method that is not in this run; add it to "
                              "method=[…], guided_diffusion unless you say otherwise")  # fmt: skip
-        if node["k"] < 1:
-            raise Refused(f"candidates: k={node['k']}; at least 1 text is needed to choose from")
         Method.check_node(node["method"], tasks, corpus)
 
     def models(self) -> list[torch.nn.Module]:
