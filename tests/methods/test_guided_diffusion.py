@@ -37,9 +37,9 @@ def looks(lm):
     handle.remove()
 
 
-def method(lm, steering, strength=None, **options) -> GuidedDiffusion:
+def method(lm, steering, strength=None, crop=True, **options) -> GuidedDiffusion:
     guidance = Langevin(strength or {"default": 1.0})
-    return GuidedDiffusion(lm, DDIM(4), guidance, Rounding(), steering, seed=1, **options)
+    return GuidedDiffusion(lm, DDIM(4, crop=crop), guidance, Rounding(), steering, seed=1, **options)
 
 
 class Constant(Control):
@@ -70,6 +70,12 @@ def test_requests_of_a_known_length_are_computed_with_as_many_positions(lm, look
     # Sorted, 1 1 2 2 | 2 2 5 5 | 7 7 7 7; START and END are added.
     assert list(dict.fromkeys(looks)) == [(4, 4), (4, 7), (4, 9)] and len(looks) == 3 * 5
     assert [[len(text) for text in group] for group in texts] == [[n] * 2 for n in lengths]  # in order of requests
+
+
+def test_without_cropping_all_positions_are_computed_whatever_is_known(lm, looks):
+    writer = method(lm, {"length": Anchor(Length(lm.corpus))}, crop=False)
+    ((text,), (other,)) = writer.generate([Request({"length": n}) for n in (2, 5)], 1)
+    assert set(looks) == {(2, lm.length)} and (len(text), len(other)) == (2, 5)
 
 
 def test_one_open_length_among_a_chunk_takes_all_positions(lm, looks):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffcontrol.allowed import Rules, arguments, number, whole
+from diffcontrol.allowed import FLAG, Rules, arguments, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.schedule import NoiseSchedule
 from diffcontrol.draws import Draws
@@ -51,13 +51,16 @@ class Sampler(ABC):
     `noise` scales the draw of every transition, neither its mean nor the spread that guidance is told: below 1 the
     texts are likelier and less varied, and keep their length better than with a low temperature (docs/log.md). 1 is the
     sampler as published.
+
+    crop: whether positions behind the end of all texts are left out; false computes all of them at every step, as
+    released.
     """
 
-    allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0)}
+    allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0), "crop": FLAG}
 
-    def __init__(self, steps: int, noise: float = 1.0):
+    def __init__(self, steps: int, noise: float = 1.0, crop: bool = True):
         arguments(self, steps=steps, noise=noise)
-        self.steps, self.noise = steps, noise
+        self.steps, self.noise, self.crop = steps, noise, crop
 
     @abstractmethod
     def transition(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Normal:
@@ -71,7 +74,8 @@ class Sampler(ABC):
                  move: Move = stay, least: int = 0) -> Iterator[Prediction]:  # fmt: skip
         """Walks x_t [B L D] ~ N(0, I) down to words: yields what is predicted at every time, the last is the result.
 
-        Positions behind the end of all texts are no longer computed, but for the first `least`, which `move` reads.
+        Positions behind the end of all texts are no longer computed (`crop`), but for the first `least`, which `move`
+        reads.
         """
         prediction: Prediction | None = None
         times = self.times(denoiser.low).to(x_t.device)
@@ -81,7 +85,7 @@ class Sampler(ABC):
             step = self.transition(denoiser.schedule, x_t, t, s, decode(prediction, t))
             x_t = move(self.draw(step, draws), step, s, prediction)
             yield prediction
-            used = max(least, positions_in_use(prediction))
+            used = max(least, positions_in_use(prediction)) if self.crop else x_t.shape[1]
             x_t, prediction = x_t[:, :used], prediction.cropped(used)
         yield denoiser(x_t, times[-1].expand(len(x_t)), prediction)
 
@@ -116,8 +120,8 @@ class DDIM(Sampler):
 
     allowed: ClassVar[Rules] = {"eta": number(0, 1)}
 
-    def __init__(self, steps: int, eta: float = 1.0, noise: float = 1.0):
-        super().__init__(steps, noise)
+    def __init__(self, steps: int, eta: float = 1.0, noise: float = 1.0, crop: bool = True):
+        super().__init__(steps, noise, crop)
         self.eta = eta
 
     def transition(self, schedule: NoiseSchedule, x_t: Tensor, t: Tensor, s: Tensor, x0: Tensor) -> Normal:

@@ -64,7 +64,8 @@ class GuidedDiffusion(Steered):
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         draws = draws.children(guidance.particles)
         control, least = self.control(requests), self.least(requests)
-        shape = (self.longest(requests, self.lm.length), self.lm.embedding.embedding_dim)
+        longest = self.longest(requests, self.lm.length) if self.sampler.crop else self.lm.length
+        shape = (longest, self.lm.embedding.embedding_dim)
         x_t = draws.normal(*shape).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, draws)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
