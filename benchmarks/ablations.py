@@ -11,7 +11,6 @@ on. `sampled` rows write with the models that ship. Targets are of the dev set, 
 from typing import Any
 
 from common import asked, command, composed, scored, write
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffcontrol import experiment
@@ -57,13 +56,12 @@ COLUMNS = {"group": "group", "changed": "changed", "strict": "strict %", "perple
 
 
 def measure(cfg: DictConfig) -> None:
-    given = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith("benchmark=")]
     names = [name for _, rows in GROUPS.values() for name in rows]
     wanted = asked(cfg).get("rows", names)
     if unknown := set(wanted) - set(names):
         raise Refused(f"+benchmark.rows={sorted(unknown)}: allowed are {', '.join(dict.fromkeys(names))}")
     rows = [
-        {"group": group, "changed": name, "overrides": overrides, **row([*given, *shared, *overrides])}
+        {"group": group, "changed": name, "overrides": overrides, **row(*shared, *overrides)}
         for group, (shared, changes) in GROUPS.items()
         for name, overrides in changes.items()
         if name in wanted
@@ -84,9 +82,9 @@ def measure(cfg: DictConfig) -> None:
     write(rows, COLUMNS, note, draw, tasks=list(cfg.task), targets=n, num_samples=k)
 
 
-def row(overrides: list[str]) -> dict[str, Any]:
+def row(*overrides: str) -> dict[str, Any]:
     """What guided diffusion of these overrides writes, and its language model alone."""
-    cfg = composed(overrides)
+    cfg = composed(*overrides)
     ready = experiment.prepare(cfg)
     guided, free = (scored(ready, name, cfg["num_samples"]) for name in ("guided_diffusion", "unguided"))
     seconds = ready.store.seconds(ready.methods["guided_diffusion"])

@@ -35,11 +35,10 @@ def unguided(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def measure(cfg: DictConfig) -> None:
-    given = [o for o in HydraConfig.get().overrides.task if not o.lstrip("+").startswith("benchmark=")]
     wanted = {"budgets": list(BUDGETS), "models": ["diffusion", "masked", "causal"]} | asked(cfg)
     rows = []
     for budget in wanted["budgets"]:
-        full = composed([*given, f"budget={budget}"])
+        full = composed(f"budget={budget}")
         ready, nodes = experiment.prepare(full), unguided(full)
         if unknown := set(wanted["models"]) - set(nodes):
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")

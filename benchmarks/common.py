@@ -81,11 +81,11 @@ def changed(cfg: DictConfig, settings: Mapping[str, Any]) -> dict[str, Any]:
     return resolved(cfg)
 
 
-def composed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved config of these overrides, within a run of Hydra's: for options of groups, which have to be chosen
-    before the config is composed."""
+def composed(*more: str) -> dict[str, Any]:
+    """The resolved config of the command line with more overrides behind it: for options of groups, which have to be
+    chosen before the config is composed."""
     loader = GlobalHydra.instance().config_loader()
-    cfg = loader.load_configuration("config", list(overrides), RunMode.RUN)
+    cfg = loader.load_configuration("config", [*HydraConfig.get().overrides.task, *more], RunMode.RUN)
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
     return resolved(cfg)

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from common import ROOT, Untrained, asked, command, composed, now, untrained, write
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffcontrol.chain import Chain
@@ -81,11 +80,11 @@ class Stopwatch:
 def measure(cfg: DictConfig) -> None:
     wanted = asked(cfg)
     guidances, controls = wanted.get("guidances", GUIDANCES), wanted.get("controls", ["own", "exact"])
-    rows, store = [], Untrained(composed(HydraConfig.get().overrides.task)["trainer"])
+    rows, store = [], Untrained(composed()["trainer"])
     for guidance in guidances:
         for control in controls if guidance != "unguided" else ["–"]:
             chosen = [f"guidance={guidance}", *([f"control={control}"] if control != "–" else [])]
-            full = composed([*HydraConfig.get().overrides.task, *chosen])
+            full = composed(*chosen)
             try:
                 rows.append({"guidance": guidance, "control_by": control, **parts(store, full, cfg.targets.n)})
             except Refused as refused:  # the task has no automaton

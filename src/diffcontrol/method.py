@@ -23,6 +23,11 @@ Progress = Callable[[float], None]  # told the share of a chunk that is written
 Texts = Mapping[int, Sequence[str]]  # row i · n + j → the words of sample j of request i
 
 
+def grouped(texts: Texts, n: int) -> list[list[list[str]]]:
+    """Texts by row, all of them, as [requests][n]."""
+    return [[list(texts[i + j]) for j in range(n)] for i in range(0, len(texts), n)]
+
+
 class Method(ABC):
     """Writes `n` texts for every request. Each text has random numbers of its own, so that it depends on the seed, its
     request and which sample it is, but not on the chunk that it is written in: more samples or more requests add texts
@@ -91,8 +96,7 @@ class Method(ABC):
 
     def generate(self, requests: Sequence[Request], n: int, title: str = "") -> list[list[list[str]]]:
         """Texts as words, [requests][n]. A bar with the title shows how far it is; no title, no bar."""
-        texts = self.texts(requests, n, title)
-        return [[texts[i * n + j] for j in range(n)] for i in range(len(requests))]
+        return grouped(self.texts(requests, n, title), n)
 
     def texts(
         self, requests: Sequence[Request], n: int, title: str = "", known: Texts = MappingProxyType({}),

@@ -14,7 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from diffcontrol.drafts import write_whole
-from diffcontrol.method import Method, Texts
+from diffcontrol.method import Method, Texts, grouped
 from diffcontrol.ranks import ALONE, Share
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
@@ -95,7 +95,7 @@ class Written:
         while len(texts := self.texts) < self.count:
             time.sleep(0.2)
             self.look()
-        return [[texts[i * self.n + j] for j in range(self.n)] for i in range(len(self.requests))]
+        return grouped(texts, self.n)
 
     def _read(self, file: Path) -> list[dict[str, Any]]:
         """The lines of a file below its first, where that says what ours does."""
