@@ -3,7 +3,10 @@
 DIFFCONTROL_CONF names a folder with options of your own, which the contract tests find beside those of conf/.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from diffcontrol import resolvers
 
 CONF = Path(__file__).parents[1] / "conf"
 OWN = [Path(os.environ["DIFFCONTROL_CONF"]).absolute()] if os.environ.get("DIFFCONTROL_CONF") else []
+OUTPUT = tempfile.mkdtemp(prefix="diffcontrol-tests-")  # where loggers of composed configs write
+atexit.register(shutil.rmtree, OUTPUT, ignore_errors=True)
 resolvers.register()
 
 
@@ -27,7 +32,7 @@ def raw(*overrides: str) -> Any:
     """The composed config with Hydra's own part, interpolations unresolved."""
     own = [f"hydra.searchpath=[{','.join(folder.as_uri() for folder in OWN)}]"] if OWN else []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("config", [*own, *overrides, "hydra.runtime.output_dir=/nowhere"], return_hydra_config=True)
+        return compose("config", [*own, *overrides, f"hydra.runtime.output_dir={OUTPUT}"], return_hydra_config=True)
 
 
 def job(*overrides: str) -> Any:

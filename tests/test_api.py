@@ -139,7 +139,7 @@ def test_the_command_line_refuses_a_target_in_the_same_words(model):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     ({"data": "nosuch"}, "restaurants rocstories table"), ({"method": "nosuch"}, "method=nosuch: there is no such"),
-    ({"pretrained": "/nowhere"}, "paths.pretrained=/nowhere: there is no such folder"),
+    ({"pretrained": "nowhere/at-all"}, "paths.pretrained=nowhere/at-all: there is no such folder"),
 ])  # fmt: skip
 def test_what_there_is_not_is_refused(arguments, said):
     with pytest.raises(diffcontrol.Refused, match=re.escape(said)):

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from run import main
-from tests.composing import CONF
+from tests.composing import CONF, OUTPUT
 from tests.test_conf import check
 
 ROOT = CONF.parent
@@ -102,7 +102,7 @@ def test_every_page_gives_files_and_a_command_and_is_named_in_the_readme():
 def test_a_pages_command_composes_and_its_arguments_bind(there, command):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("config", [f"hydra.searchpath=[{(there / 'mine' / 'conf').as_uri()}]", *overrides(command),
-                                 "hydra.runtime.output_dir=/nowhere"], return_hydra_config=True)  # fmt: skip
+                                 f"hydra.runtime.output_dir={OUTPUT}"], return_hydra_config=True)  # fmt: skip
     HydraConfig.instance().set_config(cfg)
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")
