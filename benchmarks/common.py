@@ -29,10 +29,11 @@ from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
-from diffcontrol.evaluation import ALL, evaluate  # noqa: E402
+from diffcontrol.evaluation import evaluate  # noqa: E402
 from diffcontrol.experiment import NOISE, Prepared, resolved  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
+from diffcontrol.report.layout import overall  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402
 from diffcontrol.store import Store, commit  # noqa: E402
 from diffcontrol.task import Request  # noqa: E402
@@ -131,7 +132,7 @@ def scored(ready: Prepared, name: str, samples: int) -> dict[str, float]:
     found = {"seconds": (now() - since) / count, "token_evaluations": (spent(method) - before) / count}
     row = evaluate(texts, ready.requests, ready.tasks, ready.judges).row()
     found["entropy"] = row["diversity"]["word_entropy"]["mean"]
-    success = row["success"].get(ALL) or row["success"][next(iter(ready.tasks))]
+    success = overall(row["success"])
     measures = {"strict": (success["strict"], 100), "perplexity": (row["fluency"]["perplexity"], 1)}
     if "grammatical" in row["fluency"]:
         measures["grammatical"] = (row["fluency"]["grammatical"], 100)

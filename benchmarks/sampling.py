@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from diffcontrol import experiment
+from diffcontrol.report.layout import overall
 
 COLUMNS = {
     "method": "method",
@@ -39,7 +40,7 @@ def measure(cfg: DictConfig) -> None:
             "seconds": row["seconds_per_sample"],
             "vs_paper": paper / row["seconds_per_sample"] if paper else None,
             "token_evaluations": row["token_evaluations_per_sample"],
-            "strict": 100 * sum(s["strict"]["mean"] for s in row["success"].values()) / len(row["success"]),
+            "strict": 100 * overall(row["success"])["strict"]["mean"],
             "perplexity": row["fluency"]["perplexity"]["mean"],
         }
         for name, row in written.items()

@@ -54,7 +54,7 @@ class Attribute(ControlTask):
         """[label, value], or the text "label: value"."""
         parts = [part.strip() for part in target.split(":", 1)] if isinstance(target, str) else target
         if not isinstance(parts, list | tuple) or len(parts) != 2:
-            raise Refused(f"attribute: {target!r} is not a target; write [label, value]")
+            raise Refused(f"attribute: {target!r} is not a target; write [label, value], as [tone, warning]")
         label, value = map(str, parts)
         if label not in self.labels.values:
             raise Refused(f"attribute: no label {label!r}; known are {', '.join(self.labels.values)}")

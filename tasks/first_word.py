@@ -24,7 +24,8 @@ from diffcontrol.text import Vocabulary
 
 
 class FirstWord(ControlTask):
-    """Targets and annotations are words; those that begin at least `min_count` training texts may be asked for."""
+    """Targets and annotations are words; those of the vocabulary that begin at least
+    `min_count` training texts may be asked for."""
 
     def __init__(self, data: Corpus, min_count: int = 5):
         self.corpus, self.min_count = data, min_count
@@ -32,7 +33,8 @@ class FirstWord(ControlTask):
     @cached_property
     def known(self) -> list[str]:
         seen = Counter(self.annotate(example) for example in self.corpus.splits["train"])
-        return sorted(word for word, n in seen.items() if n >= self.min_count)
+        words = self.corpus.vocabulary.ids
+        return sorted(word for word, n in seen.items() if n >= self.min_count and word in words)
 
     def annotate(self, example: Example) -> str:
         return example.words[0] if example.words else ""
@@ -42,7 +44,9 @@ class FirstWord(ControlTask):
 
     def parse(self, target: Any) -> str:
         if target not in self.known:
-            raise Refused(f"first_word: no text is known to begin with {target!r}; known are {', '.join(self.known)}")
+            raise Refused(
+                f"first_word: too few training texts begin with {target!r}; allowed are {', '.join(self.known)}"
+            )
         return target
 
     def head(self, width: int) -> "WordHead":

@@ -102,7 +102,11 @@ class Infilling(GapTask):
                 f"infilling: {target!r} asks for {asked}; with {len(left) + len(right)} words around it, a text of "
                 f"this model has room for 1 to {room}"
             )
-        return {"left": list(left), "right": list(right), "length": length}
+        return {
+            "left": list(left),
+            "right": list(right),
+            "length": list(length) if isinstance(length, tuple) else length,
+        }
 
     @staticmethod
     def _read(text: str) -> dict[str, Any] | None:
@@ -144,18 +148,30 @@ class Infilling(GapTask):
         return lambda target: Follows(make(target), self.most)
 
     def automaton(self, vocabulary: Vocabulary) -> Callable[[Mapping[str, Any]], Automaton]:
-        """Words of a context that are not in the vocabulary are UNK."""
+        """Where a context has a word that is not in the vocabulary, any word may stand: `completed` puts it there."""
         size = len(vocabulary)
 
         def fixed(side: Iterable[str]) -> list[Some]:
-            return [Some(words([vocabulary.ids.get(word, UNK)], size)) for word in side]
+            known = vocabulary.ids
+            return [Some(words([known[word]], size) if word in known else anything(size)) for word in side]
 
         def make(target: Mapping[str, Any]) -> Automaton:
             low, high = _bounds(target["length"], target)
+            high = min(high, self.most)
             middle = Some(anything(size) & ~words([UNK], size), low, None if target["length"] is None else high)
             return pattern([*fixed(target["left"]), middle, *fixed(target["right"])], size)
 
         return make
+
+    def completed(self, words: Sequence[str], target: Mapping[str, Any]) -> list[str]:
+        known, (left, right) = self.corpus.vocabulary.ids, (target["left"], target["right"])
+        found = list(words)
+        if len(found) < len(left) + len(right):  # nothing stands at the places of some
+            return found
+        for place, word in [*enumerate(left), *enumerate(right, len(found) - len(right))]:
+            if word not in known:
+                found[place] = word
+        return found
 
     def serialize(self, target: Mapping[str, Any]) -> list[str]:
         length = target["length"]

@@ -15,6 +15,7 @@ Guided diffusion is told in one of three ways: `control=anchor` fixes START, END
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, Some, anything, pattern
@@ -88,7 +89,7 @@ class EndHead(Head):
         self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))
 
     def log_prob(self, hidden: Tensor, targets: Sequence[int]) -> Tensor:
-        ends = hidden.new_tensor([min(n + 1, hidden.shape[1] - 1) for n in targets]).long()
+        ends = torch.tensor([min(n + 1, hidden.shape[1] - 1) for n in targets], device=hidden.device)
         return self.score(hidden)[..., 0].float().log_softmax(-1).gather(1, ends[:, None])[:, 0]
 
     def loss(self, hidden: Tensor, annotations: Sequence[int]) -> Tensor:

@@ -167,7 +167,7 @@ class SemanticContent(ControlTask):
             cut = parts.index(":")
             parts = [" ".join(parts[:cut]), " ".join(parts[cut + 1 :])]
         if len(parts) != 2:
-            raise Refused(f"semantic_content: {target!r} is not a target; write [field, value]")
+            raise Refused(f"semantic_content: {target!r} is not a target; write [field, value], as [food, Italian]")
         field, value = parts
         if field not in self.known:
             raise Refused(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")

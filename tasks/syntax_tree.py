@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, Some, pattern
@@ -152,7 +153,7 @@ class TreeHead(Head):
         read = [trees.spans(tree) if tree else (0, ()) for tree in rows]
         shifted = [[(i + 1, j + 1, label) for i, j, label in spans] for _, spans in read]  # START stands first
         tree = gathered(self.scorer(hidden), self.scorer.chart(shifted, positions, hidden.device))
-        ends = hidden.new_tensor([min(length + 1, positions - 1) for length, _ in read]).long()
+        ends = torch.tensor([min(length + 1, positions - 1) for length, _ in read], device=hidden.device)
         return tree + self.end(hidden)[..., 0].float().log_softmax(-1).gather(1, ends[:, None])[:, 0]
 
     def loss(self, hidden: Tensor, annotations: Sequence[str]) -> Tensor:

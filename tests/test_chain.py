@@ -7,7 +7,7 @@ import torch
 
 from diffcontrol.automaton import Automaton, Some, Stacked, anything, pattern, words
 from diffcontrol.chain import Chain
-from diffcontrol.text import START
+from diffcontrol.text import END, PAD, START, UNK
 
 V, L = 7, 4  # START, END, UNK, PAD and three words
 
@@ -59,6 +59,27 @@ def test_factors_make_the_words_probabilities_those_of_accepted_texts(probs):
 def test_the_gradient_of_the_log_probability_is_that_of_finite_differences(probs):
     chain = Stacked.of(AUTOMATA)
     assert torch.autograd.gradcheck(lambda p: Chain(chain, p).log_prob(), probs.clone().requires_grad_(True))
+
+
+@pytest.mark.parametrize(("natural", "wanted"), [(18, 12), (20, 14), (14, 30), (16, 16)])
+def test_states_that_no_text_can_be_in_do_not_hide_the_others(natural, wanted):
+    """The state after END goes on through certain PADs without loss, where no text of the wanted length is yet."""
+    size, length, sure = 8, 64, 0.995
+    probs = torch.full((1, length, size), (1 - sure) / (size - 1))
+    probs[0, :natural, 4], probs[0, natural, END], probs[0, natural + 1 :, PAD] = sure, sure, sure
+    probs /= probs.sum(-1, keepdim=True)
+    probs.requires_grad_(True)
+    chain = Chain(Stacked.of([pattern([Some(anything(size), wanted, wanted)], size)]), probs)
+    words = [UNK, *range(PAD + 1, size)]  # every id that is a word
+    expected = (
+        probs[0, :wanted, words].sum(-1).log().sum()
+        + probs[0, wanted, END].log()
+        + probs[0, wanted + 1 :, PAD].log().sum()
+    )
+    assert chain.log_prob().item() == pytest.approx(expected.item(), rel=1e-4)
+    (gradient,) = torch.autograd.grad(chain.log_prob().sum(), probs)
+    assert gradient.isfinite().all()
+    assert chain.factors().exp()[0, wanted].argmax() == END  # it conditions
 
 
 def test_texts_of_many_unlikely_words_do_not_underflow():

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from diffcontrol.cli import leave_nothing, main
+from diffcontrol.cli import PLUGINS, leave_nothing, main
 from diffcontrol.requests import choose
 from tests.composing import CONF, composed
 from tests.fakes import FakeCorpus, FakeTask
@@ -22,6 +22,23 @@ def run(tmp_path, monkeypatch, own_logging):
         main()
 
     return here
+
+
+def test_help_names_the_groups_and_how_to_complete_them(monkeypatch, capsys, own_logging):
+    monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
+    main()
+    said = capsys.readouterr().out
+    assert 'eval "$(diffcontrol -sc install=bash)"' in said and "task=length" in said
+    for group in ("task", "method", "guidance", "budget"):
+        assert f"    {group} " in said and f"\n{group}: " in said
+
+
+@pytest.mark.parametrize("argument", PLUGINS)
+def test_a_plugin_that_is_not_installed_is_named_with_its_extra(monkeypatch, argument):
+    monkeypatch.setattr("diffcontrol.cli.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["run.py", "-m", argument])
+    with pytest.raises(SystemExit, match=rf"{argument} needs pip install 'diffcontrol\[(optuna|joblib|submitit)\]'"):
+        main()
 
 
 def test_a_refused_run_leaves_no_folder(run, tmp_path):

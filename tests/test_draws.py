@@ -115,8 +115,10 @@ def causal(corpus):
 
 def smc(corpus, **options):
     predictor = network(Predictor(corpus, FakeTask(), GPT2, OPTIM))
-    tasks, predictors = {"colour": FakeTask()}, {"colour": predictor}
-    return Smc(causal(corpus), tasks, predictors, particles=4, threshold=0.9, twist=True, **options)
+    tasks, predictors, lm = {"colour": FakeTask()}, {"colour": predictor}, causal(corpus)
+    lm.network.lm_head.bias = torch.nn.Parameter(torch.zeros(len(lm.corpus.vocabulary)))
+    lm.network.lm_head.bias.data[END] = 4.0  # so texts are of unequal length
+    return Smc(lm, tasks, predictors, particles=4, threshold=0.9, twist=True, **options)
 
 
 def fudge(corpus, **options):
@@ -133,7 +135,9 @@ METHODS = {
     "causal LM": lambda corpus, **options: Fudge(causal(corpus), {}, {}, **options),
     "fudge": fudge,
     "smc": smc,
-    "mixture": lambda corpus, chunk=50: Mixture(guided(corpus), fudge(corpus), 0.5, chunk),
+    "mixture": lambda corpus, chunk=50: Mixture(
+        guided(corpus, chunk=chunk), fudge(corpus, chunk=chunk), 0.5
+    ),
     "mbr": lambda corpus, chunk=50: MinimumBayesRisk(fudge(corpus), 3, 3 * chunk),
 }  # fmt: skip
 

@@ -46,8 +46,8 @@ def test_judges_are_reported_where_the_data_know_the_truth():
     assert found == {"parser": {"f1": measure, "tag_accuracy": measure}}
     (line,) = notes({"judges": found, "data": "restaurants", "tasks": ["fake"], "methods": {}})
     assert line == (
-        "the judge itself (parser), on 200 held-out gold annotations: f1 98.4 [97.0, 99.0] %, "
-        "tag accuracy 98.4 [97.0, 99.0] %"
+        "The judge itself (parser), on 200 held-out gold annotations: f1 98.4 [97.0, 99.0] %, "
+        "tag accuracy 98.4 [97.0, 99.0] %."
     )
 
 

@@ -53,7 +53,7 @@ class Says(Method):
 
 def test_a_mixture_writes_its_share_with_either_and_keeps_the_order():
     requests = [Request({"t": str(i)}) for i in range(1000)]
-    texts = [text for (text,) in Mixture(Says("a"), Says("b"), 0.3, chunk=500).generate(requests, 1)]
+    texts = [text for (text,) in Mixture(Says("a"), Says("b"), 0.3).generate(requests, 1)]
     assert [number for _, number in texts] == [str(i) for i in range(1000)]
     assert 250 < sum(word == "b" for word, _ in texts) < 350
     for share, word in ((0.0, "a"), (1.0, "b")):
@@ -67,4 +67,4 @@ def test_the_chosen_become_config_nodes():
     assert as_node(node, {"setting": {"scale": 3}}) == {**node, "scale": 3}
     mixed = as_node(node, {"setting": {"scale": 3}, "share": 0.25, "other": {"scale": 9}})
     assert mixed == {"_target_": "diffcontrol.methods.mixture.Mixture", "one": {**node, "scale": 3},
-                     "other": {**node, "scale": 9}, "share": 0.25, "chunk": 7, "seed": 2}  # fmt: skip
+                     "other": {**node, "scale": 9}, "share": 0.25, "seed": 2}  # fmt: skip

@@ -118,7 +118,7 @@ def test_the_first_texts_of_the_first_targets_are_printed_for_every_method():
     text = printed(made_up(), lines())
     shown = re.findall(r"(\w+)-(\d)-(\d)", text)
     assert shown == [(name, str(row), "0") for name in METHODS[1:] for row in range(3)]
-    assert text.count("food : Crêpes - not met") == 6 and text.count("food : Crêpes - met") == 3
+    assert text.count("(food : Crêpes): not met") == 6 and text.count("(food : Crêpes): met") == 3
     assert "the pub sells Crêpes/food . fudge-0-0" in text and "\x1b[" not in text
 
 

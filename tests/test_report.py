@@ -170,7 +170,7 @@ def test_judges_of_fluency_that_rank_two_methods_differently_are_mentioned():
     alike = twice_judged(made_up(), gold=99.0, unguided=8.0, fudge=20.0, guided_diffusion=21.0)
     assert not [line for line in layout.notes(alike) if "disagree" in line]
     (line,) = [line for line in layout.notes(twice_judged(alike, fudge=22.0)) if "disagree" in line]
-    assert line.endswith("the order is fudge before guided_diffusion")  # 14.3 and 14.7 by perplexity
+    assert "fudge more fluent than guided_diffusion;" in line  # 14.3 and 14.7 by perplexity
 
 
 def with_entropy(results: dict, **bits: float) -> dict:
@@ -183,8 +183,8 @@ def test_a_matched_method_that_repeats_itself_is_marked():
     bits = {"gold": 7.0, "fudge": 6.75, "guided_diffusion": 6.80}  # 3 % below gold is 6.79
     matched = {"perplexity": 9.0, "settings": {"fudge": {"setting": {"scale": 3}}}}
     results = with_entropy(made_up(matched=matched), **bits)
-    (line,) = [line for line in layout.notes(results) if line.startswith("entropy")]
-    assert "gold 7.00, fudge 6.75 (repeats itself), guided_diffusion 6.80;" in line
+    (line,) = [line for line in layout.notes(results) if line.startswith("Entropy")]
+    assert "gold 7.00, fudge 6.75 (repeats itself), guided_diffusion 6.80." in line
     assert layout.entropies(with_entropy(made_up(), fudge=1.0)) == {"fudge": (1.0, False)}  # no gold to compare with
     assert "| word entropy, bits |" in layout.markdown(results)
 
@@ -228,7 +228,7 @@ def test_grammar_stands_in_the_tables_of_many_runs_where_some_run_has_it(tmp_pat
 def test_paired_differences_stand_beneath():
     difference = {"success": {"semantic_content": {"strict": measure(0.042)}}, "nll": measure(-0.2)}
     text = shown(report.table(made_up(differences={"guided_diffusion - fudge": difference})))
-    assert "guided_diffusion - fudge, paired by target" in text
+    assert "guided_diffusion minus fudge, paired by target" in text
     assert "strict +4.2 [2.2, 6.2] points; NLL -0.20 [-0.22, -0.18]" in text
 
 
@@ -582,3 +582,11 @@ def test_other_runs_are_not_tuned(tmp_path):
     for scale in (0.3, 1):
         lay(tmp_path / str(scale), tuned(scale, 0.5, 6.0) | {"settings": {"experiment": "table"}})
     assert "Tuned" not in tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
+
+
+def test_runs_that_differ_in_a_methods_own_number_are_told_apart(tmp_path):
+    for seed, value in ((0, "1"), (1, "16")):
+        lay(tmp_path / value, made_up(settings={"method.fudge.temperature": value}) | {"seed": seed})
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    runs = {name: [len(row.runs) for row in rows if row.method == name] for name in STRENGTHS}
+    assert runs["fudge"] == [1, 1] and runs["guided_diffusion"] == runs["gold"] == [2]

@@ -215,7 +215,7 @@ def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
     assert counts == {"gold": 1, "unguided": 1, "fudge": 2, "rejection": 2, "finetuned": 1, "finetuned_search": 1}
     assert set(found["methods"]) == set(counts) and set(found["matched"]["settings"]) == {"fudge", "rejection"}
     assert (newest(own) / "frontier.png").read_bytes().startswith(b"\x89PNG")
-    assert "settings chosen on dev for a perplexity of at most" in (newest(own) / "table.md").read_text()
+    assert "Settings chosen on dev for a perplexity of at most" in (newest(own) / "table.md").read_text()
 
 
 @pytest.mark.parametrize(("overrides", "said"), [

@@ -57,7 +57,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Step(Result):
-    """The likeliest words at one step of a reverse process. t: its time, from 1 (noise) down to almost 0 (the text)."""
+    """The likeliest words at one step of a reverse process. t: its time, which falls from 1 (noise) to where
+    the sampler stops, before 0, as too little noise is left there to change a word."""
 
     t: float = 0.0
 

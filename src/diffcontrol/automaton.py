@@ -125,6 +125,9 @@ class Stacked:
         return cls(torch.stack([one.classes for one in automata]), table, accepting,
                    torch.tensor([one.start for one in automata]))  # fmt: skip
 
+    def to(self, device: torch.device) -> "Stacked":
+        return Stacked(*(part.to(device) for part in (self.classes, self.table, self.accepting, self.start)))
+
 
 def classed(masks: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:
     """Words that no mask tells apart share a class, masks of words [M] × [V]. Returns the class of every word [V] and

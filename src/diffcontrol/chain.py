@@ -15,7 +15,7 @@ B texts · L positions, START's left out · V vocabulary · Q states · K classe
 import torch
 from torch import Tensor
 
-from diffcontrol.automaton import Stacked
+from diffcontrol.automaton import DEAD, Stacked
 
 TINY = 1e-30
 
@@ -24,7 +24,7 @@ class Chain:
     """Texts of independent words, probs [B L V], and the automata of one target each."""
 
     def __init__(self, automata: Stacked, probs: Tensor):
-        self.automata = automata
+        self.automata = automata = automata.to(probs.device)
         B, L, _ = probs.shape
         count = automata.table.shape[2]
         self.classes = automata.classes[:, None].expand(-1, L, -1)  # [B L V]
@@ -38,16 +38,30 @@ class Chain:
 
     def _backward(self) -> tuple[list[Tensor], Tensor]:
         """β behind each position, L + 1 of [B Q], each scaled to a maximum of 1; the logarithms of the scales, summed
-        [B]."""
-        beta = self.automata.accepting.to(self.probs)
+        [B]. States that no text can be in there are left out, as theirs would be the scale, and the others vanish."""
+        reachable = self._reachable()
+        beta = self.automata.accepting.to(self.probs) * reachable[-1]
         later, scale = [beta], beta.new_zeros(len(beta))
         for i in reversed(range(self.probs.shape[1])):
-            beta = (self._next(beta) * self.probs[:, i, None]).sum(2)
+            beta = (self._next(beta) * self.probs[:, i, None]).sum(2) * reachable[i]
             largest = beta.amax(1, keepdim=True).clamp(min=TINY)
             beta = beta / largest
             scale = scale + largest[:, 0].log()
             later.append(beta)
         return later[::-1], scale
+
+    def _reachable(self) -> list[Tensor]:
+        """Whether some text is in each state, the dead one excepted, before each position and behind the last one,
+        L + 1 of [B Q]."""
+        table, start = self.automata.table, self.automata.start
+        states = torch.nn.functional.one_hot(start, table.shape[1])
+        found = [states]
+        for _ in range(self.probs.shape[1]):
+            led = states[..., None].expand_as(table)
+            states = torch.zeros_like(states).scatter_add(1, table.flatten(1), led.flatten(1)).clamp(max=1)
+            states[:, DEAD] = 0
+            found.append(states)
+        return found
 
     def log_prob(self) -> Tensor:
         """log p(accepted), [B]; differentiable in the probabilities."""

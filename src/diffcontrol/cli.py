@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -21,12 +22,24 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # o
 
 resolvers.register()
 HYDRAS = (".hydra", "run.log")  # what Hydra writes into the folder of a run before the run starts
+PLUGINS = {  # what chooses a plugin of Hydra's on the command line → its package, and our extra that installs it
+    "hparams_search=optuna": ("hydra_optuna_sweeper", "optuna"),
+    "hydra/sweeper=optuna": ("hydra_optuna_sweeper", "optuna"),
+    "hydra/launcher=joblib": ("hydra_joblib_launcher", "joblib"),
+    "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "submitit"),
+    "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "submitit"),
+}
 DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
 
 
 def main() -> None:
     """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
     if sys.argv[1:2] != [DEMO]:
+        for argument in sys.argv[1:]:
+            if argument in PLUGINS and not _installed(
+                PLUGINS[argument][0]
+            ):  # Hydra would only say what it did not find
+                raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{PLUGINS[argument][1]}]'")
         run()
         return
     from diffcontrol.demo import main as demo  # late, as it imports PyTorch
@@ -35,6 +48,10 @@ def main() -> None:
         demo(sys.argv[2:])
     except Refused as error:
         raise SystemExit(f"diffcontrol: {error}") from None
+
+
+def _installed(plugin: str) -> bool:
+    return bool(find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{plugin}"))
 
 
 @hydra.main(version_base="1.3", config_path=str(places.conf()), config_name="config")

@@ -104,41 +104,20 @@ def compare(cfg: dict[str, Any]) -> float:
 
 def _compare(cfg: dict[str, Any], folder: Path) -> float:
     ready = prepare(cfg)
-    store, tasks, requests, judges = ready.store, ready.tasks, ready.requests, ready.judges
     share = launched(cfg["trainer"])
-    methods = {name: store.build(node) for name, node in ready.methods.items()}
+    methods = {name: ready.store.build(node) for name, node in ready.methods.items()}
     if not (ranks.is_first() or share.rank):  # it trained, and cannot write into the first one's folder
         return math.nan
     written = {}
     for name, method in methods.items():
         node = ready.methods[name]
-        written[name] = Written(folder / "written", name, node, requests, cfg["num_samples"], share)
+        written[name] = Written(folder / "written", name, node, ready.requests, cfg["num_samples"], share)
         written[name].write(method)
     if not ranks.is_first():
         return math.nan
-    evaluations: dict[str, Evaluation] = {}
-    if gold := sources(requests):
-        evaluations["gold"] = evaluate(gold, requests, tasks, judges)
-        evaluations["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
-    for name, method in methods.items():
-        node, kept = ready.methods[name], written[name]
-        evaluations[name] = evaluate(kept.all(), requests, tasks, judges)
-        evaluations[name].extra = {
-            "seconds_per_sample": kept.seconds / kept.count,
-            "token_evaluations_per_sample": kept.token_evaluations / kept.count,
-            "models": store.addresses(node), "strength": own_strength(node, tasks),
-            "parameters": _parameters(method), "training_seconds": store.seconds(node),
-        }  # fmt: skip
-    chosen = [name for name in methods if name != "unguided"] or list(methods)
-    results = {
-        **described(cfg, tasks, len(requests)), "commit": commit(),
-        "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
-        "differences": differences(evaluations, chosen[0]),
-        "trained": store.trained,
-        "judges": quality(judges, ready.corpus), "classifiers": dashboard.classifiers(methods),
-        "teacher": store.address(cfg["judge"]["teacher"]),
-        **({"matched": cfg["matched"]} if cfg["matched"] else {}),
-    }  # fmt: skip
+    evaluations = _evaluations(ready, methods, written)
+    results = _results(cfg, ready, methods, evaluations)
+    requests = ready.requests
     samples = [sample for name, evaluation in evaluations.items() for sample in evaluation.samples(name, requests)]
 
     def denoising() -> list[dict[str, Any]]:
@@ -147,13 +126,47 @@ def _compare(cfg: dict[str, Any], folder: Path) -> float:
             for name, method in methods.items()
             for t, words in method.denoising(requests[0], STEPS_SHOWN)
         ]
-        return annotated(steps, tasks, judges)
+        return annotated(steps, ready.tasks, ready.judges)
 
     def trajectories() -> list[dict[str, Any]]:
         return dashboard.trajectories(methods, requests[:TRACED])
 
-    _write(cfg, folder, results, annotated(samples, tasks, judges), denoising, trajectories)
+    _write(cfg, folder, results, annotated(samples, ready.tasks, ready.judges), denoising, trajectories)
     return headline(results)["strict"]
+
+
+def _evaluations(ready: Prepared, methods: Mapping[str, Method], written: Mapping[str, Written]
+                 ) -> dict[str, Evaluation]:  # fmt: skip
+    """Scores of what every method wrote, and of the targets' own sentences where there are any (gold)."""
+    found: dict[str, Evaluation] = {}
+    if gold := sources(ready.requests):
+        found["gold"] = evaluate(gold, ready.requests, ready.tasks, ready.judges)
+        found["gold"].extra = {"seconds_per_sample": 0.0, "token_evaluations_per_sample": 0.0, "models": {}}
+    for name, method in methods.items():
+        node, kept = ready.methods[name], written[name]
+        found[name] = evaluate(kept.all(), ready.requests, ready.tasks, ready.judges)
+        found[name].extra = {
+            "seconds_per_sample": kept.seconds / kept.count,
+            "token_evaluations_per_sample": kept.token_evaluations / kept.count,
+            "models": ready.store.addresses(node), "strength": own_strength(node, ready.tasks),
+            "parameters": _parameters(method), "training_seconds": ready.store.seconds(node),
+        }  # fmt: skip
+    return found
+
+
+def _results(cfg: dict[str, Any], ready: Prepared, methods: Mapping[str, Method],
+             evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:  # fmt: skip
+    """What results.json says. Differences are taken from the first method that is not the floor."""
+    chosen = [name for name in methods if name != "unguided"] or list(methods)
+    return {
+        **described(cfg, ready.tasks, len(ready.requests)), "commit": commit(),
+        "methods": {name: evaluation.row() for name, evaluation in evaluations.items()},
+        "differences": differences(evaluations, chosen[0]),
+        "trained": ready.store.trained,
+        "judges": quality(ready.judges, ready.corpus), "classifiers": dashboard.classifiers(methods),
+        "teacher": ready.store.address(cfg["judge"]["teacher"]),
+        **({"matched": cfg["matched"]} if cfg["matched"] else {}),
+    }  # fmt: skip
 
 
 def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:

@@ -1,6 +1,7 @@
 """Fitting: what Lightning does for the store. It trains a module in a draft folder and resumes from its checkpoint."""
 
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,22 +25,25 @@ COMPARED = ("precision", "device", "threads", "world")  # conditions that change
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
 
 
-OWN = {  # options of a Trainer that are not the user's, and what says the same
-    "max_steps": "optim.steps of a model", "max_epochs": "optim.steps of a model", "callbacks": "nothing",
-    "gradient_clip_val": "optim.clip of a model", "logger": "logger=<option>", "enable_model_summary": "nothing",
-    "use_distributed_sampler": "nothing", "log_every_n_steps": "nothing",
+OWN = {  # options of a Trainer that the user cannot set, and which setting decides instead; None: none does
+    "max_steps": "optim.steps of a model", "max_epochs": "optim.steps of a model",
+    "accumulate_grad_batches": "optim.batch_size of a model", "gradient_clip_val": "optim.clip of a model",
+    "logger": "logger=<option>", "callbacks": None, "enable_model_summary": None, "use_distributed_sampler": None,
+    "log_every_n_steps": None,
 }  # fmt: skip
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """
+    """Checks the options of a Trainer.
+
     Raises:
         Refused: an option of the Trainer has no effect here, `compile` has a value that is not allowed, or there are
             fewer devices than are asked for.
     """
     for name in options:
         if name in OWN:
-            raise Refused(f"trainer.{name}={options[name]}: it would have no effect; {OWN[name]} decides about that")
+            instead = f"set {OWN[name]} instead" if OWN[name] else "diffcontrol sets it itself"
+            raise Refused(f"trainer.{name}={options[name]}: this option cannot be set; {instead}")
     speed.check_compile(options.get("compile", "auto"))
     _check_devices(options)
 
@@ -52,7 +56,9 @@ def _check_devices(options: Mapping[str, Any]) -> None:
         raise Refused(f"trainer.devices={wanted}: allowed is auto, a number from 1, or a list of different numbers")
     there, what = hardware.devices_there(device)
     if max(asked_for) >= there:
-        raise Refused(f"trainer.devices={wanted}: this machine has {there} {what}; allowed is as many, or auto")
+        raise Refused(
+            f"trainer.devices={wanted}: this machine has {there} {what}; allowed are at most as many, or auto"
+        )
     strategy = options.get("strategy", "auto")
     if strategy not in STRATEGIES:
         raise Refused(f"trainer.strategy={strategy}: allowed is one of {', '.join(STRATEGIES)}")
@@ -125,9 +131,13 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device:
-    """Where a Trainer with these options computes."""
+    """Where a process of a Trainer with these options computes."""
     wanted = options.get("accelerator", "auto")
-    return torch.device("cuda" if torch.cuda.is_available() and wanted in ("auto", "gpu", "cuda") else "cpu")
+    if not (torch.cuda.is_available() and wanted in ("auto", "gpu", "cuda")):
+        return torch.device("cpu")
+    chosen = hardware.devices(options.get("devices", 1), torch.device("cuda"))
+    own = int(os.environ.get("LOCAL_RANK", 0))
+    return torch.device("cuda", chosen[own] if own < len(chosen) else 0)
 
 
 def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str, Any], steps: int,
@@ -139,7 +149,8 @@ def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str,
     if not precision or options.get("precision", "auto") != "auto":
         precision, why = speed.precision_for(module, steps, options, device)
     compiles, why_compiled = speed.compiling(options.get("compile", "auto"), steps, device)
-    log.info("%s: trained in %s (%s), %scompiled (%s)", name, precision, why, "" if compiles else "not ", why_compiled)
+    log.info("training %s for %d steps, as no stored model has its settings; in %s: %s; %scompiled: %s", name, steps,
+             precision, why, "" if compiles else "not ", why_compiled)  # fmt: skip
     machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     now = {"precision": precision, "compile": compiles, "device": machine, "threads": torch.get_num_threads(),
            "world": world_size(options)}  # fmt: skip

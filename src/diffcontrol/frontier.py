@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from diffcontrol import experiment, ranks
 from diffcontrol.evaluation import evaluate
 from diffcontrol.report.frontier import draw
+from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
 
 Point = dict[str, Any]  # a method's row of results, and its `setting`
@@ -57,7 +58,8 @@ def run(cfg: DictConfig) -> float:
            "points": points}  # fmt: skip
     (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     matched = {name: as_node(node, chosen[name]) for name, node in ready.methods.items()}
-    score = experiment.compare({**plain, "method": matched, "matched": found})
+    alone = plain["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}  # the other processes have ended
+    score = experiment.compare({**plain, "method": matched, "matched": found, "trainer": alone})
     draw(dev, json.loads((folder / "results.json").read_text(encoding="utf-8")), folder / "frontier.png")
     return score
 
@@ -72,9 +74,8 @@ def nll(point: Point) -> float:
 
 
 def success(point: Point) -> float:
-    """Mean strict success of the tasks."""
-    strict = [scores["strict"]["mean"] for scores in point["success"].values()]
-    return sum(strict) / len(strict)
+    """Mean strict success, of all tasks at once."""
+    return overall(point["success"])["strict"]["mean"]
 
 
 def lowest(points: Mapping[str, list[Point]]) -> float:
@@ -109,5 +110,5 @@ def as_node(node: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any
         return one
     return {
         "_target_": "diffcontrol.methods.mixture.Mixture", "one": one, "other": {**node, **choice["other"]},
-        "share": choice["share"], "chunk": node["chunk"], "seed": node["seed"],
+        "share": choice["share"], "seed": node["seed"],
     }  # fmt: skip

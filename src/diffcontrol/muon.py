@@ -16,7 +16,8 @@ from diffcontrol import hardware
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` with the same arguments and state; in fp32 where the hardware has no bf16."""
+    """`torch.optim.Muon` with the same state; in fp32 where the hardware has no bf16, where of its arguments
+    `adjust_lr_fn` has to be left at its default."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -33,7 +34,9 @@ class Muon(torch.optim.Muon):
         """One step of matrices of one shape."""
         updates = []
         for p in matrices:
-            momentum = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+            if "momentum_buffer" not in (state := self.state[p]):
+                state["momentum_buffer"] = torch.zeros_like(p)
+            momentum = state["momentum_buffer"]
             gradient = torch.as_tensor(p.grad)
             momentum.lerp_(gradient, 1 - group["momentum"])
             updates.append(gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)

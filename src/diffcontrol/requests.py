@@ -15,6 +15,7 @@ from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
 ON_INVALID = ("error", "skip")
+ALLOWED = "allowed are heldout, dev, a file of JSON lines, or a list of targets"
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +33,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if on_invalid not in ON_INVALID:
         raise Refused(f"targets.on_invalid={on_invalid}: allowed are error and skip (an invalid target is left out)")
     if not isinstance(source, str | list | tuple):
-        raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
+        raise Refused(f"targets.from={source}: {ALLOWED}")
     if not isinstance(source, str):
         given = ((f"targets.from, entry {i}", target) for i, target in enumerate(source, 1))
         found = _given(tasks, given, on_invalid)
@@ -41,7 +42,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     elif Path(source).is_file():
         found = _given(tasks, _lines(Path(source)), on_invalid)
     else:
-        raise Refused(f"targets.from={source}: neither heldout, dev, a file of JSON lines, nor a list of targets")
+        raise Refused(f"targets.from={source}: there is no such file; {ALLOWED}")
     if not found:
         raise Refused(f"targets.from={source}: there is no target for {' and '.join(tasks)} in it")
     if n is not None and len(found) > n:

@@ -40,7 +40,7 @@ def precision_for(module: Trainable, steps: int, options: Mapping[str, Any], dev
         return FULL, f"the training has fewer than {SHORT} steps"
     if not hardware.has_bf16(device):
         return FULL, f"this {device.type} does not compute in bf16"
-    if options.get("devices", 1) not in (1, "1") or options.get("num_nodes", 1) != 1:
+    if len(hardware.devices(options.get("devices", 1), device)) * options.get("num_nodes", 1) > 1:
         return (MIXED, "a GPU computes in bf16") if device.type == "cuda" else (FULL, "several processes share a CPU")
     full, mixed = seconds_a_step(module, device)
     figures = f"a step takes {1000 * full:.0f} ms in fp32 and {1000 * mixed:.0f} ms in bf16"
@@ -106,7 +106,7 @@ def compiling(wanted: Any, steps: int, device: torch.device) -> tuple[bool, str]
     """
     check_compile(wanted)
     if wanted is False or (wanted == "auto" and steps <= LONG):
-        return False, "as asked for" if wanted is False else f"it pays over more than {LONG} steps"
+        return False, "as asked for" if wanted is False else f"it pays only in trainings of more than {LONG} steps"
     if not has_compiler(device):
         if wanted is True:
             raise Refused(f"trainer.compile=true needs {COMPILER[device.type]}, and there is none; leave it out")

@@ -129,6 +129,11 @@ class ControlTask(Content):
         """
         return None
 
+    def completed(self, words: Sequence[str], target: Target) -> list[str]:
+        """A text that was written under the task's rule, with the words put in that the target fixes and the vocabulary
+        does not have; unchanged unless overridden."""
+        return list(words)
+
     def least_words(self, target: Target) -> int:
         """How many words a text needs to meet the target at all; as many as `words` says unless overridden.
 
@@ -210,6 +215,13 @@ class Request:
 
     targets: Mapping[str, Target]
     source: Example | None = None
+
+    def completed(self, words: Sequence[str], tasks: Mapping[str, ControlTask]) -> list[str]:
+        """What was written for it, as its tasks complete it."""
+        found = list(words)
+        for name, task in tasks.items():
+            found = task.completed(found, self.targets[name])
+        return found
 
     @cached_property
     def number(self) -> int:

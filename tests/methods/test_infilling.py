@@ -3,7 +3,9 @@ import torch
 from diffcontrol.tasks.infilling import Infilling
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
+from diffcontrol.methods.constrained import Constrained
 from diffcontrol.methods.infilling import Infill, Infiller, LeftOnly
+from diffcontrol.methods.smc import Smc
 from diffcontrol.task import Request
 from tests.fakes import GPT2, OPTIM, FakeCorpus, FakeTask, train
 
@@ -65,3 +67,15 @@ def test_tasks_without_a_gap_are_refused_before_anything_is_trained(task):
 
 def test_a_task_with_a_gap_is_enough(task):
     Infill.check({}, {"colour": FakeTask(), "gap": task}, task.corpus)
+
+
+@pytest.mark.parametrize("method", [
+    lambda lm, task: Constrained(lm, {"gap": task}), lambda lm, task: Smc(lm, {"gap": task}, particles=3),
+])  # fmt: skip
+def test_a_context_keeps_the_words_that_the_vocabulary_lacks(task, method):
+    lm = CausalLM(task.corpus, GPT2, OPTIM)
+    target = task.parse({"left": ["the", "zyxw"], "right": ["quux", "."], "length": 2})
+    (texts,) = method(lm, task).generate([Request({"gap": target})], 3)
+    for text in texts:
+        assert text[:2] == ["the", "zyxw"] and text[-2:] == ["quux", "."] and len(text) == 6
+    assert task.success(texts, [target] * 3)["strict"] == [1.0, 1.0, 1.0]

@@ -80,7 +80,7 @@ def continued(network: GPT2LMHeadModel, start: Tensor, length: int, processors: 
     """`start` [B S] continued by transformers up to END or `length` positions, PAD after END, by the likeliest words
     that the processors leave: `Sampling`, as the last of them, leaves one. `seen` [B S] is 0 at padding."""
     config = GenerationConfig(
-        do_sample=False, num_beams=num_beams, max_length=length,
+        do_sample=False, num_beams=num_beams, length_penalty=1.0, max_length=length,
         bos_token_id=START, eos_token_id=END, pad_token_id=PAD,
     )  # fmt: skip
     return network.generate(  # type: ignore[return-value]

@@ -86,6 +86,7 @@ class Reading:
     def advance(self, rows: Tensor, words: Tensor) -> Tensor:
         """Goes on with these of the rows alone, in this order and as often as they stand there, each with the word that
         was written [R]. Returns the logits of success [R]."""
+        rows, words = rows.to(self.seen.device), words.to(self.seen.device)
         if len(rows) != len(self) or not torch.equal(rows, torch.arange(len(self), device=rows.device)):
             self.cache.batch_select_indices(rows)
         self.seen = torch.cat([self.seen[rows], self.seen.new_ones(len(rows), 1)], 1)

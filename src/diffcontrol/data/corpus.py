@@ -101,6 +101,11 @@ class Corpus(Content):
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
 
+    @property
+    def split_sizes(self) -> list[int]:
+        """How many examples each split has: where one ends, which its digest has to tell."""
+        return [len(self.splits[split]) for split in SPLITS]
+
     def grammar(self) -> "GrammarJudge | None":
         """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""
         return None

@@ -142,7 +142,7 @@ class Table(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        return content_digest((example for split in SPLITS for example in self.splits[split]), self.forms)
+        return content_digest((e for split in SPLITS for e in self.splits[split]), self.forms, self.split_sizes)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -23,11 +23,12 @@ class Decoding(Protocol):
 
 
 class Rounding:
-    """x̂₀ as the expected word vector under softmax(logits / `temperature`), or the nearest word's vector.
+    """x̂₀ moved as the expected word vector moves under softmax(logits / `temperature`), or the nearest word's vector.
 
-    temperature: 1 keeps the network's own x̂₀. clamp: the time from which on x̂₀ is replaced by the nearest word vector,
-    specials included (paper §4.4, "clamping trick"; released denoised_fn_round): 0 never, 1 at all times as in the
-    released control runs.
+    temperature: 1 keeps the network's own x̂₀. At others x̂₀ is the expected vector itself, unless the network predicts
+    x̂₀ apart from its words, or a guidance moved it: that difference stays. clamp: the time from which on x̂₀ is replaced
+    by the nearest word vector, specials included (paper §4.4, "clamping trick"; released denoised_fn_round): 0 never, 1
+    at all times as in the released control runs.
     """
 
     allowed: ClassVar[Rules] = {"temperature": number(above=0), "clamp": number(0, 1)}
@@ -39,7 +40,7 @@ class Rounding:
         """x̂₀ [B L D] of a prediction at times t [B], given the word vectors [V D]."""
         x0 = prediction.x0
         if self.temperature != 1:
-            x0 = (prediction.logits / self.temperature).softmax(-1) @ table
+            x0 = prediction.reweighed(prediction.logits / self.temperature, table).x0
         clamped = t <= self.clamp
         if self.clamp > 0 and clamped.any():
             nearest = table[torch.cdist(x0.flatten(0, 1), table).argmin(-1)].view_as(x0)

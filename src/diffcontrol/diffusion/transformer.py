@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 class Block(nn.Module):
     """A window of neighbours, then a pre-norm transformer block whose norms are scaled, shifted and gated by time
-    (adaLN-zero, Peebles & Xie 2023).
+    (adaLN, Peebles & Xie 2023; gates start at 1, so that every branch is open from the first step).
 
-    The depthwise convolution over five positions is there because attention alone takes thousands of steps to find
+    The depthwise convolution over `kernel` positions is there because attention alone takes thousands of steps to find
     what stands next to a noisy word (docs/log.md).
     """
 

@@ -58,6 +58,8 @@ class Guidance:
         """
         acting = self.acting(times.tolist(), denoiser.low)
         starts, ends = {t for t, _ in acting}, {s for _, s in acting}
+        if acting and acting[-1][1] == float(times[-1]):
+            starts.add(acting[-1][1])  # the last look, which decides the words
 
         def move(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
             if float(s[0]) not in ends:

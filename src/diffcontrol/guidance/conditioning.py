@@ -29,7 +29,7 @@ class Conditioning(Guidance):
 
     def __init__(self, rest: Guidance, early: float = 1.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
         super().__init__(rest.strength, start, stop, stride)
-        self.rest, self.early = rest, early
+        self.rest, self.early, self.particles = rest, early, rest.particles
 
     def bind(self, denoiser: Denoiser, control: Weighted, times: Tensor) -> tuple[Denoiser, Move]:
         followed, move = self.rest.bind(denoiser, control.learned, times)

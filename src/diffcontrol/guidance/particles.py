@@ -8,7 +8,8 @@ they are resampled. r is read off the prediction that the step needs anyway, so 
 time.
 
 Proposals may be guided themselves. The weights then leave out p(x_s | x_t)/q(x_s | x_t), which a sign step does not
-even have: what is sampled is the guided process, reweighed, and not p(x | c) exactly. With unguided proposals it is.
+even have: what is sampled is the guided process, reweighed. With unguided proposals, strengths and λ of 1 and many
+particles the weights lead towards p(x | c). The last step keeps the surviving particle with the highest r.
 
 B rows · k particles of each text, side by side
 """
@@ -25,7 +26,7 @@ from diffcontrol.steering.base import Look, Weighted
 
 class Particles(Guidance):
     """proposal: the guidance that each particle follows; particles: k; sharpness: λ. Only steps at which this guidance
-    acts resample; the last of them leaves the likeliest particle first."""
+    acts resample; the last of them leaves the survivor with the highest r first."""
 
     def __init__(self, proposal: Guidance, particles: int = 4, sharpness: float = 1.0, start: float = 1.0,
                  stop: float = 0.0, stride: int = 1):  # fmt: skip

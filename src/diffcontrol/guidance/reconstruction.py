@@ -5,7 +5,7 @@
 By Tweedie's formula x̂₀ = (x_t + (1 − ᾱ_t)·∇ log p(x_t)) / √ᾱ_t, so adding ∇ log p(c | x_t) to the score moves x̂₀ by
 just that: strength 1 is Bayes' rule, as far as p(c | x_t) ≈ p(c | x̂₀(x_t)) (Dhariwal & Nichol 2021; Ho et al. 2022,
 "video diffusion", §3.1; Chung et al. 2023, "DPS", eq. 16). One forward and one backward pass of
-the network a step. Words are then drawn to the moved x̂₀: their logits are tilted by ⟨x̂₀' − x̂₀, E_w⟩.
+the network a step. The logits of the words are tilted towards the moved x̂₀, by ⟨x̂₀' − x̂₀, E_w⟩.
 """
 
 from collections.abc import Mapping

@@ -22,7 +22,7 @@ from diffcontrol.steering.base import Look, Weighted
 class Tilt(Guidance):
     """`inner` readings of the control, each at the x̂₀ that the one before has led to, each with 1/inner of the tilt.
 
-    limit: how many nats a word's log-probability changes at most in one reading, so that a control that is sure of
+    limit: how many nats a word's logit changes at most in one reading, so that a control that is sure of
     itself at high noise does not decide the words there and then.
     """
 

@@ -50,7 +50,7 @@ class Mauve(Shared):
 
     @cached_property
     def _people(self) -> np.ndarray:
-        return self._vectors([example.words for example in spaced(self.corpus.splits["test"], self.references)])
+        return self._vectors([example.words for example in spaced(self.corpus.splits["dev"], self.references)])
 
     def _vectors(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
         """[texts, width of the encoder]"""

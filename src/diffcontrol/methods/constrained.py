@@ -55,6 +55,7 @@ class Constrained(Method):
                  chunk: int = 50, seed: int = 0, temperature: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.weight, self.temperature = lm, scale * weight, temperature
+        self.tasks = dict(tasks)
         self.constraints = {name: task.rule(lm.corpus.vocabulary) for name, task in tasks.items()}
 
     @classmethod
@@ -69,4 +70,5 @@ class Constrained(Method):
         rows = [[make(request.targets[name]) for name, make in self.constraints.items()] for request in requests]
         processor = ConstrainedProcessor(rows, self.weight)
         ids = self.lm.generate(draws, [processor], self.temperature)
-        return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        texts = [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
+        return [request.completed(words, self.tasks) for request, words in zip(requests, texts, strict=True)]

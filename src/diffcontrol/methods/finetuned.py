@@ -45,7 +45,8 @@ class ProductProcessor(LogitsProcessor):
 
 
 class Finetuned(Method):
-    """Samples from the product of the tasks' experts, or searches for its likeliest text with `beams` > 1."""
+    """Samples from the product of the tasks' experts, or with `beams` > 1 searches for the text with the
+    highest mean log-probability a word."""
 
     def __init__(self, experts: Mapping[str, Expert], temperature: float = 1.0, beams: int = 1, chunk: int = 50,
                  seed: int = 0):  # fmt: skip

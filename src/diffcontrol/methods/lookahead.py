@@ -67,7 +67,7 @@ class Lookahead(Smc):
                  chunk: int = 25, seed: int = 0):  # fmt: skip
         super().__init__(lm, {}, particles=particles, threshold=threshold, temperature=temperature, weight=weight,
                          scale=scale, chunk=chunk, seed=seed)  # fmt: skip
-        self.hmm = hmm
+        self.hmm, self.tasks = hmm, dict(tasks)
         self.automata = {name: task.automaton(lm.corpus.vocabulary) for name, task in tasks.items()}
 
     @classmethod

@@ -16,10 +16,10 @@ from diffcontrol.task import ControlTask, Request
 
 
 class Mixture(Method):
-    """Each text by `other` with probability `share`, else by `one`."""
+    """Each text by `other` with probability `share`, else by `one`, in chunks that fit both."""
 
-    def __init__(self, one: Method, other: Method, share: float, chunk: int = 50, seed: int = 0):
-        super().__init__(chunk, seed)
+    def __init__(self, one: Method, other: Method, share: float, seed: int = 0):
+        super().__init__(min(one.chunk, other.chunk), seed)
         self.one, self.other, self.share = one, other, share
 
     @classmethod

@@ -68,8 +68,8 @@ class Particles:
     """The texts of B requests in the making, N each, in rows one request after another.
 
     Attributes: `words` of each; `weight`, log of the weight [B·N], 0 at first; `debt`, what of it is divided out in the
-    end; `running`, the rows that have not ended; `last`, of requests whose particles all died: the words of the one
-    that lived longest.
+    end; `running`, the rows that have not ended; `last`, of requests whose particles all died: the words of the
+    heaviest of those that lived longest.
     """
 
     def __init__(self, requests: int, particles: int):
@@ -149,7 +149,7 @@ class Smc(Method):
                  scale: float = 1.0, chunk: int = 25, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.particles, self.threshold, self.temperature = lm, particles, threshold, temperature
-        self.weight = scale * weight
+        self.weight, self.tasks = scale * weight, dict(tasks)
         self.rules = {name: rule for name, task in tasks.items() if (rule := rule_of(task, lm.corpus))}
         self.predictors = dict(predictors) if twist else {}
 
@@ -170,8 +170,10 @@ class Smc(Method):
         return [make(request.targets[name]) for name, make in self.rules.items()]
 
     def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
-        drawn = self.ended(requests, draws, progress).drawn(draws)
-        return [self.lm.corpus.vocabulary.decode(words) for words in drawn]
+        final = draws.children(1)  # of its own stream, as how often the others are drawn from depends on the chunk
+        drawn = self.ended(requests, draws, progress).drawn(final)
+        texts = [self.lm.corpus.vocabulary.decode(words) for words in drawn]
+        return [request.completed(words, self.tasks) for request, words in zip(requests, texts, strict=True)]
 
     @torch.inference_mode()
     def ended(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> Particles:

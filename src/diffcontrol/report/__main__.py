@@ -1,4 +1,5 @@
-"""`python -m diffcontrol.report outputs`: all runs below a folder in tables."""
+"""`python -m diffcontrol.report outputs`: all runs below a folder in tables, on the console and in report.html,
+summary.md and summary.csv of that folder."""
 
 import argparse
 import sys
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = summary_page(chosen.folder, runs, rows, notes)
         (chosen.folder / "report.html").write_text(page, encoding="utf-8")
     console().print(*filter(None, [*map(matrix.table, across), tables.table(rows, notes)]), sep="\n")
+    print(f"Summary of {len(runs)} run(s) saved to {chosen.folder} (report.html, summary.md, summary.csv)")
     return 0
 
 

@@ -206,13 +206,15 @@ def measures_of(found: Mapping, task: str) -> dict[str, Any]:
 
 
 def setting_of(results: Mapping, method: str) -> dict[str, str]:
-    """What else tells runs apart: settings (not for gold, which nothing changes) and the method's own strengths; of
-    runs that do not tell whose a strength is, all of them (not for unguided)."""
+    """What else tells runs apart: settings (not for gold, which nothing changes, nor those of another method) and the
+    method's own strengths; of runs that do not tell whose a strength is, all of them (not for unguided)."""
     own = results["methods"][method].get("strength")
     strength = own if own is not None else results.get("strength") if method not in REFERENCES else None
     said = {} if method == "gold" else _leaves(results.get("settings"), "settings")
     shared = {f"settings.{name}" for name in ("experiment", "model_seed")}  # the table's title, and what is pooled
     said = {name: value for name, value in said.items() if name not in shared and not _is_model_seed(name)}
+    others = {f"settings.method.{other}" for other in results["methods"] if other != method}
+    said = {name: value for name, value in said.items() if not any(name.startswith(f"{other}.") for other in others)}
     return {name: str(value) for name, value in {**said, **_leaves(strength, "strength")}.items()}
 
 

@@ -19,8 +19,9 @@ WHERE_MEASURED = (  # else without a column
     "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "mauve", "parameters",
     "training_seconds",
 )  # fmt: skip
+DETAILS = ("perplexity_ngram", "length", "distinct_2", "self_bleu", "mauve", "parameters", "training_seconds")
 MEANS = (("size, millions", "parameters", 2, 1e-6), ("training, minutes", "training_seconds", 1, 1 / 60))
-NAMES = {"met_and_grammatical": "met and grammatical"}  # scores whose names are no words
+NAMES = {"met_and_grammatical": "met and grammatical", "within_2": "within 2 words"}  # scores whose names are no words
 
 
 WIDTH = 120  # of tables in a terminal, at most
@@ -54,7 +55,7 @@ def number(value: float | None, digits: int = 2) -> str:
     """Fixed digits; very large numbers in scientific form, so that a broken model does not break the table."""
     if value is None or value != value:
         return MISSING
-    return f"{value:.2g}" if abs(value) >= 1e5 else f"{value:.{digits}f}"
+    return f"{value:.2g}" if abs(value) >= 1e5 else f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.0
 
 
 def cell(measure: Mapping | float | None, digits: int = 2, scale: float = 1.0) -> Cell:
@@ -80,6 +81,11 @@ def asked(results: Mapping) -> list[str]:
     """The tasks, and `all` of them at once where there are several."""
     several = any("all" in method.get("success", {}) for method in results["methods"].values())
     return [*results["tasks"], *(["all"] if several and "all" not in results["tasks"] else [])]
+
+
+def overall(success: Mapping[str, Mapping]) -> Mapping[str, Any]:
+    """The scores of all that was asked: those of the one task, or of all tasks at once."""
+    return success["all"] if "all" in success else next(iter(success.values()))
 
 
 def columns(results: Mapping) -> list[Column]:
@@ -150,15 +156,15 @@ def notes(results: Mapping) -> list[str]:
     for judge, measures in results.get("judges", {}).items():
         parts = [f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %" for name, measure in measures.items()]
         n = next(iter(measures.values()))["n"]
-        lines.append(f"the judge itself ({judge}), on {n} held-out gold annotations: {', '.join(parts)}")
+        lines.append(f"The judge itself ({judge}), on {n} held-out gold annotations: {', '.join(parts)}.")
     if matched := results.get("matched"):
         how = "; ".join(f"{name} {_said(choice)}" for name, choice in matched["settings"].items())
-        lines.append(f"settings chosen on dev for a perplexity of at most {matched['perplexity']:.2f}: {how}")
+        lines.append(f"Settings chosen on dev for a perplexity of at most {matched['perplexity']:.2f}: {how}.")
         said = [f"{name} {bits:.2f}{' (repeats itself)' * own}" for name, (bits, own) in entropies(results).items()]
         if said:
             lines.append(
-                f"entropy there, in bits a word: {', '.join(said)}; a method repeats itself where it is more than"
-                f" {100 * (1 - REPEATS):.0f} % below gold's"
+                f"Entropy there, in bits a word: {', '.join(said)}. A method repeats itself where its entropy is more"
+                f" than {100 * (1 - REPEATS):.0f} % below gold's."
             )
     for pair, difference in results.get("differences", {}).items():
         parts = [
@@ -168,7 +174,7 @@ def notes(results: Mapping) -> list[str]:
         ]
         if "nll" in difference:
             parts.append(f"NLL {_signed(cell(difference['nll']))}")
-        lines.append(f"{pair}, paired by target: {'; '.join(parts)}")
+        lines.append(f"{pair.replace(' - ', ' minus ')}, paired by target: {'; '.join(parts)}.")
     return lines + ([published.SOURCE] if published_rows(results) else [])
 
 
@@ -185,9 +191,9 @@ def _disagreement(results: Mapping) -> list[str]:
     paths = [("fluency", name, "mean") for name in ("perplexity", "perplexity_ngram")]
     both = [name for name in _measured(results, paths[0]) if name in _measured(results, paths[1]) and name != "gold"]
     one, other = ({name: look_up(results["methods"][name], path) for name in both} for path in paths)
-    pairs = [f"{a} before {b}" for a in both for b in both if one[a] < one[b] and other[a] > other[b]]
-    said = "the two judges of fluency disagree; by perplexity, but not by n-gram perplexity, the order is"
-    return [f"{said} {', '.join(pairs)}"] if pairs else []
+    pairs = [f"{a} more fluent than {b}" for a in both for b in both if one[a] < one[b] and other[a] > other[b]]
+    said = f"The two judges of fluency disagree: the LSTM finds {', '.join(pairs)}; the n-gram model says the opposite."
+    return [said] if pairs else []
 
 
 def _said(choice: Mapping) -> str:
@@ -202,13 +208,17 @@ def _signed(shown: Cell) -> str:
 
 
 def table(results: Mapping) -> "Grid":
-    """The run for the terminal; beneath it is said on what it stands, and the notes."""
+    """The run for the terminal, without `DETAILS`; beneath it is said on what it stands, and the notes."""
+    shown = [(i, column.header) for i, column in enumerate(columns(results)) if column.path[-1] not in DETAILS]
     return Grid(
         "control: " + " + ".join(results["tasks"]),
         ["method"],
-        [c.header for c in columns(results)],
-        [[([name], cells) for name, cells in part] for part in (rows(results), published_rows(results))],
-        [caption(results), *notes(results)],
+        [header for _, header in shown],
+        [
+            [([name], [cells[i] for i, _ in shown]) for name, cells in part]
+            for part in (rows(results), published_rows(results))
+        ],
+        [caption(results), *notes(results), "report.html and table.md have further columns."],
     )
 
 

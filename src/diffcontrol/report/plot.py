@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 from matplotlib.transforms import Bbox
 
-from diffcontrol.report.layout import REFERENCES, look_up, order
+from diffcontrol.report.layout import REFERENCES, look_up, order, overall
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195")  # Okabe–Ito, colour-blind safe
 GREY, INK = "#8a8a8a", "#333333"
@@ -33,16 +33,14 @@ class Point(NamedTuple):
 
 
 def points(results: Mapping) -> list[Point]:
-    """Methods that have both numbers. Of several tasks the means are averaged, and so are the intervals' ends, which
-    is right if tasks err together and too wide otherwise."""
+    """Methods that have both numbers; success is that of all tasks at once."""
     found = []
     for name in order(results["methods"]):
         method = results["methods"][name]
         fluency = look_up(method, ("fluency", "perplexity"))
-        scores = [look_up(method, ("success", task, "strict")) for task in results["tasks"]]
-        if fluency and scores and all(scores):
-            ends = [(s["mean"], *s["ci95"]) for s in scores]
-            mean, low, high = (100 * sum(part) / len(ends) for part in zip(*ends, strict=True))
+        strict = overall(method["success"])["strict"] if method.get("success") else None
+        if fluency and strict:
+            mean, low, high = (100 * end for end in (strict["mean"], *strict["ci95"]))
             found.append(Point(name, (fluency["mean"], *fluency["ci95"]), (mean, low, high)))
     return found
 
@@ -73,8 +71,8 @@ def tradeoff(results: Mapping, path: Path) -> None:
 def style(axes: Axes, results: Mapping) -> None:
     tasks = results["tasks"]
     axes.set_xscale("log")
-    axes.set_xlabel("perplexity under the teacher model (log scale; lower is more fluent)", color=INK)
-    axes.set_ylabel("control success, strict (%)" + (", mean of tasks" if len(tasks) > 1 else ""), color=INK)
+    axes.set_xlabel("perplexity under the LSTM judge (log scale; lower is more fluent)", color=INK)
+    axes.set_ylabel("control success, strict (%)" + (", all tasks at once" if len(tasks) > 1 else ""), color=INK)
     axes.set_title(" + ".join(tasks), loc="left", fontsize=12, fontweight="bold", color=INK)
     targets = results["targets"]
     axes.set_title(

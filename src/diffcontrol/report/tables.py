@@ -57,9 +57,12 @@ def _varied(rows: Sequence[Row]) -> set[str]:
 
 
 def lines(rows: Sequence[Row], notes: Sequence[str]) -> list[str]:
-    lines = ["[95 % interval over targets; of several runs, all samples of a target together]."]
+    lines = ["Numbers in [a, b] are 95 % intervals over targets; the samples of a target are pooled over runs."]
     if any(len(row.runs) > 1 and pooled(row, name) is None for row in rows for name in ("strict", "self_bleu")):
-        lines.append("(Lowest–highest) run: a number that is no mean over samples, or runs whose samples are gone.")
+        lines.append(
+            "Numbers in (a–b) are the lowest and the highest run, where a number is no mean over samples or where the"
+            " samples of a run are missing."
+        )
     return lines + tuning.notes(rows) + ([published.SOURCE] if any(row.paper for row in rows) else []) + list(notes)
 
 

@@ -29,8 +29,8 @@ def lines(sample: Sample) -> list[Text]:
     targets = asked(sample)
     found = []
     for task, target in targets.items():
-        said, named = verdict(sample, task), f"{task}: " if len(targets) > 1 else ""
-        found.append(Text.assemble((f"{named}{target}", "bold cyan"), " - ", (said, COLOURS[said == "met"])))
+        said = verdict(sample, task)
+        found.append(Text.assemble((f"{task} ({target})", "bold cyan"), ": ", (said, COLOURS[said == "met"])))
     return found + [Text("  ").append_text(drawn(view)) for view in views(sample)]
 
 

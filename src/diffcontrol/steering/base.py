@@ -16,6 +16,7 @@ from diffcontrol.automaton import Automaton, Stacked
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.layout import Layout
+from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Target
 
 
@@ -66,9 +67,17 @@ class Weighted(Control):
 
     @cached_property
     def exact(self) -> Stacked | None:
-        """The product of the automata of the other parts, one for each row; None where there are none."""
+        """The product of the automata of the other parts, one for each row; None where there are none.
+
+        Raises:
+            Refused: two targets of a row exclude each other.
+        """
         known = [part.automata for _, part in self.parts if part.automata is not None]
-        return Stacked.of([reduce(and_, row) for row in zip(*known, strict=True)]) if known else None
+        products = [reduce(and_, row) for row in zip(*known, strict=True)]
+        for i, product in enumerate(products):
+            if product.left[product.start].isinf():
+                raise Refused(f"text {i + 1} of a chunk: no text can meet its targets together")
+        return Stacked.of(products) if known else None
 
 
 class Steering(ABC):  # noqa: B024  each part may be left out

@@ -16,6 +16,7 @@ from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.transformer import Transformer
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.training import Trainable
@@ -92,6 +93,8 @@ class ControlClassifier(Trainable, Steering):
     def __init__(self, task: ControlTask, lm: NoisyLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
+        if data.vocabulary.words != lm.corpus.vocabulary.words:
+            raise Refused("the data of a control classifier have other words than those of its language model")
         self.task, self.lm, self.encoder, self.window = task, lm, encoder, lm.window
         self.network, width = encoder.build(lm)
         self.head = task.head(width)
