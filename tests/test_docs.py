@@ -1,4 +1,4 @@
-"""The pages in docs/ that say how to add something, followed to the letter; and README's map of the code.
+"""The pages in docs/ that say how to add something, followed to the letter; and the map of the code in docs/code.md.
 
 A page is found by its name. Its fenced blocks with `file=<path>` are written into a folder, those with `run` and `test`
 are its commands. The commands run as they stand there, with the sizes of experiment=tiny.
@@ -134,16 +134,15 @@ def test_what_a_page_adds_passes_the_contract_tests(there, command):
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 3
 
 
-# --- README's map of the code
+# --- the map of the code
 
 NAMED = re.compile(r"`([\w./]+)`")
 
 
 def rows() -> list[tuple[list[str], str]]:
     """Paths in the first column of each row of the map, and the text beside them. A later path is beside the first."""
-    section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Map of the code", 1)[1].split("\n## ", 1)[0]
     found = []
-    for line in section.splitlines():
+    for line in (ROOT / "docs" / "code.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if line.startswith("|") and (named := NAMED.findall(cells[0])):
             folder = named[0].rpartition("/")[0]
@@ -180,7 +179,7 @@ def test_the_map_covers_every_module_and_names_those_of_its_folders():
 
 def test_the_walks_name_what_is_there():
     """`run.py → experiment.run → …`: every name of a walk is a function or method somewhere in the code."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
     walks = re.findall(r"`(run\.py(?: → [\w.]+)+)`", text)
     assert len(walks) >= 2
     code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))

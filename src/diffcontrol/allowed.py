@@ -35,7 +35,7 @@ Rules = Mapping[str, Allowed]  # argument → rule
 
 def number(least: float | None = None, most: float | None = None, above: float | None = None,
            below: float | None = None) -> Allowed:  # fmt: skip
-    """A finite number within these bounds, `least` and `most` included; True and False are none."""
+    """A finite number within these bounds, `least` and `most` included. Booleans are not accepted."""
     bounds = (("from", least), ("above", above), ("to", most), ("to below", below))
     said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
 
@@ -49,7 +49,7 @@ def number(least: float | None = None, most: float | None = None, above: float |
 
 
 def whole(least: int | None = None) -> Allowed:
-    """A whole number, not below `least`; True and False are none."""
+    """A whole number, not below `least`. Booleans are not accepted."""
 
     def test(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and (least is None or value >= least)

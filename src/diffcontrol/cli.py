@@ -75,7 +75,8 @@ def run(cfg: DictConfig) -> float:
             raise
         where = f" ({error.filename})" if error.filename else ""
         raise SystemExit(
-            f"diffcontrol: {error.strerror}{where}; when that is mended, the same command goes on"
+            f"diffcontrol: {error.strerror}{where}; fix this and run the same command again: it continues"
+            " where it stopped"
         ) from None
     except KeyboardInterrupt:  # in training `fitting.Stopped` says at which step
         print(

@@ -23,9 +23,9 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
               other_ranks: Callable[[Path], None] | None = None) -> tuple[Path, bool]:  # fmt: skip
     """The finished folder root/address, and whether this call made it, by `make(draft)`.
 
-    The first process of a run alone holds the lock and renames. The other ones wait for it; where they have a share of
-    the work, as they have in training, they do it by `other_ranks(draft)` when the first one has begun, which it says
-    in a file: what another run makes, the first one only waits for.
+    Only the first process of a run takes the lock and renames the draft. The others wait. If they share the work, as in
+    training, they start `other_ranks(draft)` once a file says that the first process has begun. If another run makes
+    the folder, all of them only wait.
     """
     final, draft = root / address, root / ".drafts" / address
     begun = root / ".drafts" / f"{address}.begun"

@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-WHOLE = 16  # torch draws normal numbers in blocks of as many, and fewer by another rule
+WHOLE = 16  # torch draws normal numbers in blocks of 16; shorter draws use another algorithm
 
 
 def seed_of(*parts: int) -> int:

@@ -184,10 +184,10 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
     _ = corpus.vocabulary  # which a data set may refuse to make
-    annotated = store.build(wanted.get("data", cfg["data"]))
+    asked_from = store.build(wanted.get("data", cfg["data"]))
     if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
-        offers.check(tasks, annotated, SPLIT_OF[wanted["from"]])
-    requests = choose(tasks, annotated, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
+        offers.check(tasks, asked_from, SPLIT_OF[wanted["from"]])
+    requests = choose(tasks, asked_from, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
     methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
     # The judges come before the methods are built: a missing parser is found before anything is trained.
     judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}

@@ -35,8 +35,8 @@ def launched(options: Mapping[str, Any]) -> Share:
 
 
 def _one_folder(trainer: Any) -> bool:
-    """Whether all processes write into one folder: Lightning tells it to those that it starts on this machine; others
-    are told by the user."""
+    """Whether all processes write into one folder. Lightning passes it to the processes that it starts on this machine;
+    for other machines the user has to set hydra.run.dir."""
     if isinstance(trainer.strategy.cluster_environment, LightningEnvironment) and trainer.num_nodes == 1:
         return True
     return any(override.lstrip("+").startswith(f"{FOLDER}=") for override in HydraConfig.get().overrides.hydra)

@@ -1,4 +1,4 @@
-"""For which tasks some data have targets: what a user reads whose data have none for the chosen task."""
+"""For which tasks some data have targets, which the user is told if they have none for the chosen task."""
 
 import importlib
 import pkgutil

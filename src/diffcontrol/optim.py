@@ -98,7 +98,8 @@ def optimiser(own: Optim, parameters: Iterable[Tensor], hidden: Sequence[Tensor]
 
 
 def averaging(decay: float) -> WeightAveraging:
-    """Exponential moving average of the weights, short at first so that a brief training is not its own start."""
+    """Exponential moving average of the weights. It forgets faster at first, so that the average of a short training is
+    not dominated by the initial weights."""
 
     def average(mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
         kept = min(decay, (1 + int(count)) / (10 + int(count)))

@@ -27,7 +27,8 @@ def is_first() -> bool:
 
 
 def sign() -> str:
-    """By which the other processes of this run know the first one: its number, and what they share."""
+    """The signature by which the other processes of this run recognise the first one: its process id and the variables
+    that they share."""
     return f"{os.getpid()}\n{_shared()}"
 
 

@@ -16,7 +16,8 @@ the number of steps is infinite (§5 there), which makes the sum the integral
     ½ ∫ E ‖E_w − x̂₀‖² dSNR    from SNR(1) to SNR(t₀)
 
 so the schedule bears on it by its ends alone. The expected word vector is the best x̂₀ there is: of a network that
-knows p(w | x_t) the bound is −log p(w), but for the prior term and for what words still open at t₀ say of one another.
+knows p(w | x_t) the bound is −log p(w), but for the prior term and for the dependence between words that
+are still undecided at t₀.
 The sampler that writes takes fewer steps, with less noise: it is another model, and this bound says nothing of it.
 
 B texts · L positions · D embedding width

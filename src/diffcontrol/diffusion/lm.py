@@ -14,6 +14,7 @@ from diffcontrol.diffusion.objective import Objective
 from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, randn_like
+from diffcontrol.text import PAD
 from diffcontrol.training import Trainable
 
 
@@ -70,8 +71,8 @@ class DiffusionLM(Trainable):
         return self.readout(self.transformer(inputs, t), likelihood, self.table())
 
     def channels(self, x_t: Tensor, t: Tensor, previous: Prediction | None) -> tuple[Tensor, Tensor | None]:
-        """What the transformer reads at every position, vectors of width D side by side [B L …]: x_t; the vector that
-        x_t alone lets expect; x̂₀ of the step before. And the likelihood of every word [B L V], where it is used."""
+        """What the transformer reads at every position, vectors of width D side by side [B L …]: x_t; the word vector
+        that is expected from x_t alone; x̂₀ of the step before. And the likelihood of every word [B L V], if used."""
         inputs, likelihood = [x_t], None
         if self.objective.likelihood:
             likelihood = self.log_likelihood(x_t, t)
@@ -109,11 +110,11 @@ def windowed(module: Any, texts: Tensor | None = None) -> Steps:
     [N]; None: all of them."""
     train = module.corpus.ids["train"]
     everything = torch.arange(len(train)) if texts is None else texts
-    fits = everything[(train[everything][:, module.window :] == 3).all(-1)]
+    fits = everything[(train[everything][:, module.window :] == PAD).all(-1)]
     pools = [everything, fits, fits, fits] if 0 < module.window < module.corpus.length and len(fits) else [everything]
     return module._steps(pools)
 
 
 def cropped(ids: Tensor, window: int) -> Tensor:
     """ids [B L] cut to the window where all of them fit into it."""
-    return ids[:, :window] if window and (ids[:, window:] == 3).all() else ids
+    return ids[:, :window] if window and (ids[:, window:] == PAD).all() else ids

@@ -10,7 +10,8 @@ c is that the tasks' automata accept the text in the places that are left. An HM
 written after which the target can no longer be met. Several tasks are the product of their automata.
 
 As the HMM is not the language model, the texts are not quite samples of p_LM(x | c). With `particles` > 1 they are
-weighed and resampled as in `smc`, with p_HMM(c | x_≤i) as what leads and is divided out: with many they are.
+weighed and resampled as in `smc`; p_HMM(c | x_≤i) only anticipates and is divided out, so with many particles they are
+exact samples.
 
 S hidden states · V vocabulary
 """

@@ -12,10 +12,10 @@ g_i is what the tasks' rules say of a word (`Rule.weighed`). A particle's next w
 
     q(x_i)  =  p_LM(x_i | x_<i) · f_i(x_i) / Z_i          Z_i = Σ_w p_LM(w | x_<i) · f_i(w)
 
-and its weight multiplied by Z_i. f_i is g_i, or something that leads there; what f_1 ⋯ f_n / g_1 ⋯ g_n has put into a
-weight counts when particles are resampled, and is divided out before one of them is drawn as the text. With `twist`,
-weights are also multiplied by FUDGE's p(c | x_≤i) / p(c | x_<i): of tasks that have no rule that is their g, of others
-it leads, too.
+and its weight multiplied by Z_i. f_i is g_i, or a factor that anticipates later g's. Such a factor influences
+resampling, and is divided out of the weights before the final particle is drawn. With `twist`, FUDGE's
+p(c | x_≤i) / p(c | x_<i) also multiplies the weights: for a task without a rule it takes the place of g; for the
+others it only anticipates.
 
 B requests · N particles of each · R particles still being written · V vocabulary
 """

@@ -29,8 +29,9 @@ class Measure(TypedDict):
 def measure(per_target: ArrayLike, bounds: tuple[float, float] | None = None) -> Measure:
     """Mean over targets with a 95 % percentile bootstrap interval; the same values always give the same interval.
 
-    bounds: the least and the greatest value that there can be. Where every target has one of the two, the interval is
-    the exact one (Clopper–Pearson). Without bounds, and between them, it is a point where all targets have one value.
+    bounds: the least and the greatest value that there can be. Where all targets have the same one of
+    the two, the interval is the exact one (Clopper–Pearson); a mixture of both is bootstrapped. Without bounds, and
+    between them, it is a point where all targets have one value.
 
     Raises:
         ValueError: no values, or one that is not a finite number.

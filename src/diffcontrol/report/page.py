@@ -31,7 +31,7 @@ def run_page(results: Mapping, samples: Sequence[Sample], plot: bytes, denoising
     methods = texts.methods(samples)
     best_and_worst = {method: texts.extremes(samples, method) for method in methods if method != "gold"}
     return _PAGES.get_template("run.html").render(
-        title="control: " + " + ".join(results["tasks"]),
+        title=f"{' and '.join(results['tasks'])} on {results['data']}",
         caption=caption(results),
         command=shlex.join(["python", "run.py", *results.get("command", ())]),
         facts=_facts(results),
@@ -82,7 +82,7 @@ def summary_page(folder: Path, runs: Sequence[tuple[Path, Mapping]], summary: Se
     drawn = [table for part in tables.apart(summary) for table in _tables(part)]
     drawn[-1]["lines"] = tables.lines(summary, remarks)
     shown = [_shown(folder, path.parent, results) for path, results in runs]
-    return _PAGES.get_template("summary.html").render(title=f"all runs in {folder.name}", tables=drawn, runs=shown)
+    return _PAGES.get_template("summary.html").render(title=f"All runs in {folder.name}", tables=drawn, runs=shown)
 
 
 def _tables(rows: Sequence[Row]) -> list[dict[str, Any]]:

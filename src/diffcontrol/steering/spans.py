@@ -18,8 +18,8 @@ NONE, IGNORED = 0, -100
 class SpanScorer(nn.Module):
     """log p(label | hidden states at both ends, their distance).
 
-    Two projections of the hidden states are added, one for either end, so that all that is paid for a cell is `size`
-    numbers; the released head runs 1536 through a layer of 768.
+    Two projections of the hidden states are added, one for either end, so that each cell costs only `size` numbers;
+    the released head runs 1536 through a layer of 768.
     """
 
     def __init__(self, width: int, length: int, labels: Sequence[str], size: int = 64):
