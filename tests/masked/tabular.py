@@ -5,7 +5,7 @@ import itertools
 import torch
 
 from diffcontrol.diffusion.denoiser import Prediction
-from diffcontrol.masked.guidance import Asked
+from diffcontrol.masked.guidance import Questions
 from diffcontrol.steering.base import Control, Weighted
 from diffcontrol.text import SPECIALS
 
@@ -59,7 +59,7 @@ class Property(Control):
 
 def asked(lm, *parts, rows=1, inner=None):
     inner = torch.zeros(rows, lm.places, dtype=torch.bool) if inner is None else inner
-    return Asked(lm, lambda wanted: Weighted(parts), inner)
+    return Questions(lm, lambda wanted: Weighted(parts), inner)
 
 
 def frequencies(lm, ids):

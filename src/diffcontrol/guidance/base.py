@@ -29,11 +29,7 @@ class Guidance:
     A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
     `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
 
-    allowed: ClassVar[Rules] = {
-        "strength.*": number(), "start": number(0, 1), "stop": number(0, 1), "stride": whole(1), "particles": whole(1),
-        "inner": whole(1), "lr": number(above=0), "fluency": number(0), "limit": number(above=0),
-        "sharpness": number(0), "early": number(0, 1),
-    }  # fmt: skip
+    allowed: ClassVar[Rules] = {"strength.*": number(), "start": number(0, 1), "stop": number(0, 1), "stride": whole(1)}
     particles: int = 1  # rows, side by side, for each text; the first of them becomes the text
 
     def __init__(self, strength: Mapping[str, float] | None = None, start: float = 1.0, stop: float = 0.0,

@@ -9,9 +9,12 @@ strength. Controls without an automaton are left to another guidance, so that a 
 B batch · L positions · V vocabulary
 """
 
+from typing import ClassVar
+
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffcontrol.allowed import Rules, number
 from diffcontrol.chain import Chain
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.diffusion.sampler import Move, stay
@@ -26,6 +29,8 @@ class Conditioning(Guidance):
     early: how much of the conditioning, as an exponent, is done at the highest noise; it grows to all of it at the
     lowest. Below 1 the text is not committed to places where the network cannot see yet what stands around them.
     """
+
+    allowed: ClassVar[Rules] = {"early": number(0, 1)}
 
     def __init__(self, rest: Guidance, early: float = 1.0, start: float = 1.0, stop: float = 0.0, stride: int = 1):
         super().__init__(rest.strength, start, stop, stride)

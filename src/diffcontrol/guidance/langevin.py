@@ -6,11 +6,13 @@ batch means and sums, so that a strength does not depend on batch or length (abo
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from diffcontrol.allowed import Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.guidance.base import Guidance
 from diffcontrol.steering.base import Look, Weighted
@@ -40,6 +42,8 @@ class Langevin(Guidance):
     In the released code `stop` is 0.05: it skips the last 10 of 200 steps. The Langevin noise has factor 0 in the
     released code and is left out.
     """
+
+    allowed: ClassVar[Rules] = {"inner": whole(1), "lr": number(above=0), "fluency": number(0)}
 
     def __init__(self, strength: Mapping[str, float] | None = None,
                  optimiser: Callable[..., torch.optim.Optimizer] = Sign, inner: int = 1, lr: float = 0.1,

@@ -12,11 +12,13 @@ B batch · L positions · D embedding width
 """
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from diffcontrol.allowed import Rules, number
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
 from diffcontrol.guidance.base import Guidance
@@ -26,6 +28,8 @@ from diffcontrol.steering.base import Look, Weighted
 
 class OnePass(Guidance):
     """lr: how far every coordinate moves; fluency: the weight of the pull towards the transition's mean."""
+
+    allowed: ClassVar[Rules] = {"lr": number(above=0), "fluency": number(0)}
 
     def __init__(self, strength: Mapping[str, float] | None = None, lr: float = 0.1, fluency: float = 1.0,
                  start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip

@@ -14,10 +14,13 @@ particles the weights lead towards p(x | c). The last step keeps the surviving p
 B rows · k particles of each text, side by side
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from diffcontrol.allowed import Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
 from diffcontrol.guidance.base import Guidance
@@ -27,6 +30,8 @@ from diffcontrol.steering.base import Look, Weighted
 class Particles(Guidance):
     """proposal: the guidance that each particle follows; particles: k; sharpness: λ. Only steps at which this guidance
     acts resample; the last of them leaves the survivor with the highest r first."""
+
+    allowed: ClassVar[Rules] = {"particles": whole(1), "sharpness": number(0)}
 
     def __init__(self, proposal: Guidance, particles: int = 4, sharpness: float = 1.0, start: float = 1.0,
                  stop: float = 0.0, stride: int = 1):  # fmt: skip

@@ -10,10 +10,12 @@ the network a step. The logits of the words are tilted towards the moved x̂₀,
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, number
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.guidance.base import Guidance
 from diffcontrol.steering.base import Look, Weighted
@@ -21,6 +23,8 @@ from diffcontrol.steering.base import Look, Weighted
 
 class Reconstruction(Guidance):
     """limit: the root mean square of a row's move, in the units of word vectors, at most."""
+
+    allowed: ClassVar[Rules] = {"limit": number(above=0)}
 
     def __init__(self, strength: Mapping[str, float] | None = None, limit: float = 1.0, start: float = 1.0,
                  stop: float = 0.0, stride: int = 1):  # fmt: skip

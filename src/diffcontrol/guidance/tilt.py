@@ -10,10 +10,12 @@ words to word vectors. A control that does not read x̂₀ has no gradient here.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from diffcontrol.allowed import Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction
 from diffcontrol.guidance.base import Guidance
 from diffcontrol.steering.base import Look, Weighted
@@ -25,6 +27,8 @@ class Tilt(Guidance):
     limit: how many nats a word's logit changes at most in one reading, so that a control that is sure of
     itself at high noise does not decide the words there and then.
     """
+
+    allowed: ClassVar[Rules] = {"inner": whole(1), "limit": number(above=0)}
 
     def __init__(self, strength: Mapping[str, float] | None = None, inner: int = 1, limit: float = 20.0,
                  start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip

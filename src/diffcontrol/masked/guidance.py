@@ -15,6 +15,7 @@ classifier and γ = 1 the two agree.
 n texts · L positions · V vocabulary
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -30,7 +31,7 @@ from diffcontrol.text import SPECIALS
 
 
 @dataclass(frozen=True)
-class Asked:
+class Questions:
     """What is asked of the texts of a chunk.
 
     Fields: `control`, which makes the weighted sum of controls of so many texts, the i-th asked for what row rows[i]
@@ -53,18 +54,25 @@ class Asked:
         return logits.masked_fill(inner & special, IMPOSSIBLE).log_softmax(-1)
 
 
-class Unguided:
-    """The language model's own words. Base of the guidances."""
+class MaskedGuidance(ABC):
+    """Which words are likely at the places that a step writes."""
 
-    def predict(self, asked: Asked, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
+    @abstractmethod
+    def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
         """Logits of the words [n L V] for texts [n L] with masks, of which `places` [n L] are about to be written."""
+
+
+class Unguided(MaskedGuidance):
+    """The language model's own words."""
+
+    def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
         return asked.words(asked.lm(asked.lm.one_hot(ids)), rows)
 
 
-class FirstOrder(Unguided):
+class FirstOrder(MaskedGuidance):
     """D-CBG to first order (eq. 12; `use_approx` in the released code): a forward and a backward pass a step."""
 
-    def predict(self, asked: Asked, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
+    def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
         z = asked.lm.one_hot(ids).requires_grad_(True)
         with torch.enable_grad():
             look = asked.look(z)
@@ -73,7 +81,7 @@ class FirstOrder(Unguided):
         return asked.words(look.prediction, rows) + g[..., :-1] - g[..., -1:]
 
 
-class Exact(Unguided):
+class Exact(MaskedGuidance):
     """D-CBG as it stands (eq. 11), of the `top_k` likeliest words of each place; `block` texts are read at once."""
 
     allowed: ClassVar[Rules] = {"top_k": whole(1), "block": whole(1)}
@@ -82,8 +90,8 @@ class Exact(Unguided):
         arguments(self, top_k=top_k)
         self.top_k, self.block = top_k, block
 
-    def predict(self, asked: Asked, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
-        words = super().predict(asked, ids, places, rows)
+    def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
+        words = Unguided().predict(asked, ids, places, rows)
         texts, positions = places.nonzero().unbind(1)
         likely = words[texts, positions].topk(min(self.top_k, words.shape[-1]))  # [P k]
         k = likely.indices.shape[1]
@@ -98,6 +106,6 @@ class Exact(Unguided):
         return words.index_put((texts, positions), written)
 
     @torch.no_grad()
-    def gain(self, asked: Asked, ids: Tensor, rows: list[int]) -> Tensor:
+    def gain(self, asked: Questions, ids: Tensor, rows: list[int]) -> Tensor:
         """Σ_k γ_k · log p(c_k | z) of texts [N L] with masks, [N]."""
         return asked.control(rows).log_prob(asked.look(asked.lm.one_hot(ids)))

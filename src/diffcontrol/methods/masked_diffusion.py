@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.draws import Draws
-from diffcontrol.masked.guidance import Asked, Unguided
+from diffcontrol.masked.guidance import MaskedGuidance, Questions, Unguided
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.method import Progress
@@ -26,7 +26,7 @@ from diffcontrol.task import Request
 class MaskedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task. Words fixed at their places are never masked."""
 
-    def __init__(self, lm: MaskedLM, sampler: Ancestral, guidance: Unguided, steering: Mapping[str, Steering],
+    def __init__(self, lm: MaskedLM, sampler: Ancestral, guidance: MaskedGuidance, steering: Mapping[str, Steering],
                  strength: Mapping[str, float], scale: float = 1.0, chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(steering, strength, scale, chunk, seed)
         self.lm, self.sampler, self.guidance = lm, sampler, guidance
@@ -40,7 +40,7 @@ class MaskedDiffusion(Steered):
         length = self.longest(requests, lm.length)
         fixed, mask = known(layouts, lm)
         ids = torch.where(mask, fixed, lm.mask)[:, :length].contiguous()
-        asked = Asked(lm, lambda rows: self.control([requests[row] for row in rows]),
+        asked = Questions(lm, lambda rows: self.control([requests[row] for row in rows]),
                       within(layouts, length).to(lm.device))  # fmt: skip
         # A guidance with nothing to follow has nothing to differentiate.
         guidance = self.guidance if self.control(requests).parts else Unguided()
@@ -55,5 +55,5 @@ class MaskedDiffusion(Steered):
         """The weighted sum of the controls' log-probabilities of the texts themselves, none of their words masked."""
         lm = self.lm
         ids = torch.stack([lm.corpus.vocabulary.encode(text, lm.length) for text in texts]).to(lm.device)
-        asked = Asked(lm, lambda rows: Weighted([]), torch.zeros_like(ids, dtype=torch.bool))
+        asked = Questions(lm, lambda rows: Weighted([]), torch.zeros_like(ids, dtype=torch.bool))
         return self.control(requests).log_prob(asked.look(lm.one_hot(ids)))

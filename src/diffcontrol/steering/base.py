@@ -107,3 +107,16 @@ class Steering(ABC):  # noqa: B024  each part may be left out
     def least(self, target: Target) -> int:
         """How many positions the control of a target reads at least, START and END included."""
         return self.positions(target) or 0
+
+
+class ByTask(Steering):
+    """Steering by what a task says of texts, whose numbers of positions are therefore the task's."""
+
+    task: ControlTask
+
+    def positions(self, target: Target) -> int | None:
+        words = self.task.words(target)
+        return None if words is None else words + 2  # START and END
+
+    def least(self, target: Target) -> int:
+        return self.task.least_words(target) + 2

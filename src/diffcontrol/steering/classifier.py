@@ -17,7 +17,7 @@ from diffcontrol.diffusion.denoiser import Prediction
 from diffcontrol.diffusion.lm import cropped, windowed
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.refused import Refused
-from diffcontrol.steering.base import Control, Look, Steering
+from diffcontrol.steering.base import ByTask, Control, Look
 from diffcontrol.task import ControlTask, Target
 from diffcontrol.training import Trainable
 
@@ -28,6 +28,7 @@ class NoisyLM(Protocol):
     What x_t is it knows itself: noisy word vectors [B L D], or the one-hot words and masks [B L V+1].
     """
 
+    corpus: Corpus
     embedding: nn.Embedding
     inputs: int  # the width of x_t
     width: int  # of its hidden states
@@ -87,7 +88,7 @@ class NoisyEncoder(Encoder):
         return network(look.x_t, look.t)
 
 
-class ControlClassifier(Trainable, Steering):
+class ControlClassifier(Trainable, ByTask):
     """log p(target | x_t): trained on annotated texts at all the times that are sampled, the LM frozen."""
 
     def __init__(self, task: ControlTask, lm: NoisyLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
@@ -130,13 +131,6 @@ class ControlClassifier(Trainable, Steering):
     def control(self, targets: Sequence[Target]) -> "ClassifierControl":
         """The control that asks row i for targets[i]."""
         return ClassifierControl(self, targets)
-
-    def positions(self, target: Target) -> int | None:
-        words = self.task.words(target)
-        return None if words is None else words + 2  # START and END
-
-    def least(self, target: Target) -> int:
-        return self.task.least_words(target) + 2
 
 
 class ClassifierControl(Control):

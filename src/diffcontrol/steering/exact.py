@@ -16,7 +16,7 @@ from diffcontrol.automaton import Automaton, Stacked
 from diffcontrol.chain import Chain
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.lm import DiffusionLM
-from diffcontrol.steering.base import Control, Look, Steering
+from diffcontrol.steering.base import ByTask, Control, Look
 from diffcontrol.task import ControlTask, Target
 
 BLUR = 1e-6  # of the probability is spread over all words, so that no text is impossible before the words are settled
@@ -27,7 +27,7 @@ def probabilities(logits: Tensor) -> Tensor:
     return (1 - BLUR) * logits[:, 1:].softmax(-1) + BLUR / logits.shape[-1]
 
 
-class Exact(Steering):
+class Exact(ByTask):
     """The probability that independent words make a text of the task's automaton."""
 
     def __init__(self, task: ControlTask, lm: DiffusionLM):
@@ -39,13 +39,6 @@ class Exact(Steering):
 
     def control(self, targets: Sequence[Target]) -> Control:
         return ExactControl([self.automaton(target) for target in targets])
-
-    def positions(self, target: Target) -> int | None:
-        words = self.task.words(target)
-        return None if words is None else words + 2  # START and END
-
-    def least(self, target: Target) -> int:
-        return self.task.least_words(target) + 2
 
 
 class ExactControl(Control):
