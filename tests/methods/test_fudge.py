@@ -169,9 +169,13 @@ def test_a_trained_predictor_tells_and_controls(corpus: FakeCorpus, trained: Pre
     torch.manual_seed(0)
     lm = CausalLM(corpus, GPT2, OPTIM)
     train(lm, 60)
-    requests = [Request({"colour": COLOURS[i % 3]}) for i in range(30)]
-    texts = [text for (text,) in Fudge(lm, {"colour": trained}, {"colour": 8.0}).generate(requests, 1)]
-    assert sum(r.targets["colour"] in text for r, text in zip(requests, texts, strict=True)) >= 26
+    requests = [Request({"colour": COLOURS[i % 3]}) for i in range(60)]
+
+    def met(strength: float) -> int:
+        texts = [text for (text,) in Fudge(lm, {"colour": trained}, {"colour": strength}).generate(requests, 1)]
+        return sum(r.targets["colour"] in text for r, text in zip(requests, texts, strict=True))
+
+    assert met(8.0) >= max(40, 2 * met(0.0))
 
 
 def test_drawn_targets_are_met_and_not_met(corpus: FakeCorpus) -> None:
