@@ -26,11 +26,12 @@ def run(tmp_path, monkeypatch, own_logging):
 
 def test_help_names_the_groups_and_how_to_complete_them(monkeypatch, capsys, own_logging):
     monkeypatch.setattr(sys, "argv", ["run.py", "--help"])
-    main()
+    with pytest.raises(SystemExit) as end:
+        main()
     said = capsys.readouterr().out
-    assert 'eval "$(diffcontrol -sc install=bash)"' in said and "task=length" in said
+    assert not end.value.code and 'eval "$(diffcontrol -sc install=bash)"' in said and "task=length" in said
     for group in ("task", "method", "guidance", "budget"):
-        assert f"    {group} " in said and f"\n{group}: " in said
+        assert f"\n  {group} " in said and f"\n{group}: " in said
 
 
 @pytest.mark.parametrize("argument", PLUGINS)
