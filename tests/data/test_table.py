@@ -159,6 +159,16 @@ def test_digest_is_of_content_not_of_place(write, tmp_path):
     assert e2e(str(moved)).digest != digest
 
 
+def test_digest_tells_where_a_split_ends(write):
+    """Else a model that was trained on a text would be found for data that hold it out."""
+    first, second = ROW, ROW.replace("pub", "bar")
+    one = e2e(write(first + second + second, folder="one", rest=second))
+    other = e2e(write(first, folder="other", rest=second + second))
+    texts = [[e.words for split in SPLITS for e in corpus.splits[split]] for corpus in (one, other)]
+    assert texts[0] == texts[1] and len(one.splits["train"]) != len(other.splits["train"])
+    assert one.digest != other.digest
+
+
 def test_digest_depends_on_how_the_files_are_read(write, tmp_path, monkeypatch):
     import datasets
 
