@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.denoiser import Anchored, Prediction, Wrapper
 from diffcontrol.diffusion.schedule import Sqrt
 
@@ -125,3 +126,22 @@ def test_places_that_hold_a_word_hold_no_special(x_t, t):
     logits = Anchored(Peek(), *nothing, torch.randn(3, 5, D), within)(x_t, t).logits
     assert (logits[:, [1, 3, 4]].softmax(-1)[..., :4] == 0).all()
     assert torch.equal(logits[..., 4:], free[..., 4:]) and torch.equal(logits[:, [0, 2]], free[:, [0, 2]])
+
+
+def test_where_a_word_has_to_stand_the_estimate_holds_no_special(x_t, t):
+    """Else the reverse step would move an open place before a fixed END towards PAD, at every temperature."""
+    known, mask = torch.zeros(3, 5, dtype=torch.long), torch.zeros(3, 5, dtype=torch.bool)
+    within = torch.tensor([[False, True, True, False, False]]).expand(3, 5)
+    logits = torch.randn(3, 5, len(TABLE), generator=torch.Generator().manual_seed(3))
+    logits[..., 3] += 20.0  # PAD is nearly certain
+
+    class Sure(Peek):
+        def __call__(self, x_t, t, previous=None):
+            return Prediction(logits.softmax(-1) @ TABLE, logits, x_t)
+
+    prediction = Anchored(Sure(), known, mask, None, within)(x_t, t)
+    words = logits[..., 4:].softmax(-1) @ TABLE[4:]
+    torch.testing.assert_close(prediction.x0[within], words[within])
+    torch.testing.assert_close(prediction.x0[~within], (logits.softmax(-1) @ TABLE)[~within])
+    warmer = Rounding(1.3)(prediction, t, TABLE)
+    torch.testing.assert_close(warmer[within], ((logits[..., 4:] / 1.3).softmax(-1) @ TABLE[4:])[within])

@@ -93,6 +93,7 @@ class Anchored(Wrapper):
         if self.within is not None:
             special = torch.arange(logits.shape[-1], device=logits.device) < len(SPECIALS)
             logits = logits.masked_fill(self.within[:, :length, None] & special, IMPOSSIBLE)
+            prediction = prediction.reweighed(logits, self.table())  # x̂₀ holds no special either
         certain = torch.full_like(logits, IMPOSSIBLE).scatter(-1, known[..., None], 0.0)
         return replace(
             prediction,
