@@ -19,8 +19,8 @@ def store(tmp_path_factory) -> Store:
 
 
 def asked(store: Store, task: str) -> dict[str, str]:
-    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors, masked
-    diffusion, and the hidden Markov model of look-ahead."""
+    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors,
+    masked diffusion, and the hidden Markov model of look-ahead."""
     cfg = composed(f"task={task}")
     found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
     found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}

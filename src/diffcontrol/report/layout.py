@@ -19,7 +19,9 @@ WHERE_MEASURED = (  # else without a column
     "met_and_grammatical", "grammatical", "perplexity_ngram", "word_entropy", "mauve", "parameters",
     "training_seconds",
 )  # fmt: skip
-DETAILS = ("perplexity_ngram", "length", "distinct_2", "self_bleu", "mauve", "parameters", "training_seconds")
+DETAILS = (  # for report.html and table.md
+    "perplexity_ngram", "length", "distinct_2", "self_bleu", "word_entropy", "mauve", "parameters", "training_seconds",
+)  # fmt: skip
 MEANS = (("size, millions", "parameters", 2, 1e-6), ("training, minutes", "training_seconds", 1, 1 / 60))
 NAMES = {"met_and_grammatical": "met and grammatical", "within_2": "within 2 words"}  # scores whose names are no words
 
