@@ -170,4 +170,4 @@ def test_the_page_runs_with_the_weights_that_ship(tmp_path, monkeypatch, capsys)
     said = capsys.readouterr().out
     assert names["model"].store.trained == []
     assert re.search(r"Italian|Tuscan|pasta|pizza", said) and len(names["results"]) == 5
-    assert sum(result.scores["all"] for result in names["results"]) >= 4
+    assert sum(result.scores["semantic_content"] for result in names["results"]) >= 4
