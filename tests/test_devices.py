@@ -19,8 +19,11 @@ ROOT = Path(__file__).parents[1]
 TRAIN = """
 import sys
 from pytorch_lightning.loggers import CSVLogger
+from diffcontrol import hardware
 from diffcontrol.store import Store
 from tests.test_devices import recipes
+
+hardware.has_bf16 = lambda device: False  # in bf16 Muon makes steps of rounding errors
 
 root, devices = sys.argv[1], int(sys.argv[2])
 strategy = "ddp" if devices > 1 else "auto"
@@ -72,8 +75,8 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tmp_path):
     for name, curve in one.items():
         assert len(curve) == 30 and two[name] == pytest.approx(curve, rel=1e-4), name
         weights = [load_file(tmp_path / run / name / "weights.safetensors") for run in ("one", "two")]
-        for key, weight in weights[0].items():  # in bf16 Muon makes steps of rounding errors where a gradient is small
-            assert (weights[1][key] - weight).norm() <= 0.1 * weight.norm() + 1e-3, key
+        for key, weight in weights[0].items():
+            torch.testing.assert_close(weights[1][key], weight, rtol=0.02, atol=2e-3)
         said = json.loads((tmp_path / "two" / name / "provenance.json").read_text())
         assert said["world"] == 2
     assert list((tmp_path / "two" / ".drafts").iterdir()) == []

@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from diffcontrol.cli import installed
 from tests.composing import CONF, raw
 
 EXTRAS = {  # extra → its plugin, and what chooses it
@@ -20,7 +20,7 @@ ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def there(extra: str) -> bool:
-    return bool(find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{EXTRAS[extra][0]}"))
+    return installed(EXTRAS[extra][0])
 
 
 def need(extra: str) -> None:

@@ -35,11 +35,10 @@ DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
 def main() -> None:
     """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
     if sys.argv[1:2] != [DEMO]:
-        for argument in sys.argv[1:]:
-            if argument in PLUGINS and not _installed(
-                PLUGINS[argument][0]
-            ):  # Hydra would only say what it did not find
-                raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{PLUGINS[argument][1]}]'")
+        for argument in filter(PLUGINS.get, sys.argv[1:]):
+            package, extra = PLUGINS[argument]
+            if not installed(package):  # Hydra would only say what it did not find
+                raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{extra}]'")
         run()
         return
     from diffcontrol.demo import main as demo  # late, as it imports PyTorch
@@ -50,7 +49,8 @@ def main() -> None:
         raise SystemExit(f"diffcontrol: {error}") from None
 
 
-def _installed(plugin: str) -> bool:
+def installed(plugin: str) -> bool:
+    """Whether a plugin of Hydra's is there."""
     return bool(find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{plugin}"))
 
 

@@ -40,8 +40,8 @@ def settings() -> dict[str, str]:
     """What the command line set, but for what results.json says elsewhere or what changes no result. Of the groups
     `task`, `data` and `method` the choice stands elsewhere, and values within them stand here."""
     elsewhere = ("seed", "targets", "strength", "num_samples", "logger", "paths", "trainer")
-    found = {key: value for key, _, value in (o.lstrip("+~").partition("=") for o in overrides(elsewhere))}
-    return {key: value for key, value in found.items() if key not in ("task", "data", "method")}
+    pairs = (o.lstrip("+~").partition("=") for o in overrides(elsewhere))
+    return {key: value for key, _, value in pairs if key not in ("task", "data", "method")}
 
 
 def overrides(but: Sequence[str]) -> list[str]:

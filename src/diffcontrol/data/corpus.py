@@ -101,10 +101,10 @@ class Corpus(Content):
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
 
-    @property
-    def split_sizes(self) -> list[int]:
-        """How many examples each split has: where one ends, which its digest has to tell."""
-        return [len(self.splits[split]) for split in SPLITS]
+    def digest_of_splits(self, *more: Any) -> str:
+        """`content_digest` of the examples of all splits, of whatever else is content, and of where each split ends."""
+        examples = (example for split in SPLITS for example in self.splits[split])
+        return content_digest(examples, *more, [len(self.splits[split]) for split in SPLITS])
 
     def grammar(self) -> "GrammarJudge | None":
         """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""

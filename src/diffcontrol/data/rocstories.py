@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Gapped, content_digest, spaced
+from diffcontrol.data.corpus import Corpus, Example, Gapped, spaced
 from diffcontrol.data.meaning import tokens
 from diffcontrol.refused import Refused
 from diffcontrol.text import Vocabulary
@@ -53,7 +53,7 @@ class RocStories(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        return content_digest((e for split in SPLITS for e in self.splits[split]), self.split_sizes)
+        return self.digest_of_splits()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

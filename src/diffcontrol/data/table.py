@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffcontrol.allowed import CHARACTER, Rules, number, one_of, optional, whole
 from diffcontrol.data import meaning
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest, spaced
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, spaced
 from diffcontrol.data.meaning import Columns, annotate, spelled
 from diffcontrol.refused import Refused
 from diffcontrol.text import SPECIALS, Vocabulary
@@ -142,7 +142,7 @@ class Table(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        return content_digest((e for split in SPLITS for e in self.splits[split]), self.forms, self.split_sizes)
+        return self.digest_of_splits(self.forms)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -212,9 +212,12 @@ def setting_of(results: Mapping, method: str) -> dict[str, str]:
     strength = own if own is not None else results.get("strength") if method not in REFERENCES else None
     said = {} if method == "gold" else _leaves(results.get("settings"), "settings")
     shared = {f"settings.{name}" for name in ("experiment", "model_seed")}  # the table's title, and what is pooled
-    said = {name: value for name, value in said.items() if name not in shared and not _is_model_seed(name)}
-    others = {f"settings.method.{other}" for other in results["methods"] if other != method}
-    said = {name: value for name, value in said.items() if not any(name.startswith(f"{other}.") for other in others)}
+    others = tuple(f"settings.method.{other}." for other in results["methods"] if other != method)
+    said = {
+        name: value
+        for name, value in said.items()
+        if name not in shared and not _is_model_seed(name) and not name.startswith(others)
+    }
     return {name: str(value) for name, value in {**said, **_leaves(strength, "strength")}.items()}
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
 from diffcontrol.refused import Refused
@@ -49,7 +49,7 @@ class Treebank(Corpus, Stage):
 
     @property
     def digest(self) -> str:
-        return content_digest((e for split in SPLITS for e in self.splits[split]), self.split_sizes)
+        return self.digest_of_splits()
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:
