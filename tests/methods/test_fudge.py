@@ -175,7 +175,7 @@ def test_a_trained_predictor_tells_and_controls(corpus: FakeCorpus, trained: Pre
         texts = [text for (text,) in Fudge(lm, {"colour": trained}, {"colour": strength}).generate(requests, 1)]
         return sum(r.targets["colour"] in text for r, text in zip(requests, texts, strict=True))
 
-    assert met(8.0) >= max(40, 2 * met(0.0))
+    assert met(8.0) >= max(45, 2 * met(0.0))
 
 
 def test_drawn_targets_are_met_and_not_met(corpus: FakeCorpus) -> None:

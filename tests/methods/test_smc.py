@@ -83,8 +83,8 @@ def says(text: str) -> float:
 @pytest.mark.parametrize(("task", "obeys"), [(Says(), says), (Liked(), likes), (Liked(Hinted), likes)])
 def test_with_more_particles_texts_come_to_be_those_of_the_posterior(toy, task, obeys):
     exact, _ = posterior(toy, obeys)
-    off = [distance(written(Smc(toy, {"t": task}, particles=n), 600), exact) for n in (1, 5, 60)]
-    assert off[0] > 0.15 and max(off[1:]) < off[0] and off[2] < 0.1
+    off = [distance(written(Smc(toy, {"t": task}, particles=n), 2400), exact) for n in (1, 5, 60)]
+    assert off[0] > 0.2 and off[0] > off[1] > off[2] and off[2] < 0.1
 
 
 def test_constrained_is_not_the_posterior(toy, monkeypatch):
