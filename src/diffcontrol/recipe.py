@@ -37,8 +37,8 @@ class Content(Shared):
 
 
 class Stage(Shared):
-    """Something that the store makes in parts, as annotated data are, and keeps. Its address is that of its recipe, as
-    its content is not known before it is made.
+    """Something that the store makes in parts, as annotated data are, and keeps. Its address is that of its recipe and
+    of what each part is made from, as its own content is not known before it is made.
 
     The store calls `make` for a part when that part is first asked for. An argument that has the name of a part bears
     on that part alone.
@@ -50,6 +50,10 @@ class Stage(Shared):
     deferred_arguments: ClassVar[Sequence[str]] = ()
     #: part → its finished folder; set by the store, which makes what is missing
     folder: Callable[[str], Path]
+
+    @abstractmethod
+    def content(self, part: str) -> str:
+        """Short hash of what the part is made from; it enters the part's address beside the recipe."""
 
     @abstractmethod
     def make(self, part: str, draft: Path) -> None:

@@ -51,6 +51,12 @@ def test_a_seed_writes_the_texts_it_always_wrote():
     assert Restaurants(size=200, dev=20, test=20, seed=3).digest == "de91a47e373debd5"
 
 
+def test_a_limit_leaves_out_test_texts_and_changes_no_model():
+    whole, less = Restaurants(size=200, dev=20, test=20), Restaurants(size=200, dev=20, test=20, limit={"test": 5})
+    assert less.splits["train"] == whole.splits["train"] and less.digest == whole.digest
+    assert less.splits["test"] == whole.splits["test"][::4] and len(less.splits["dev"]) == 20
+
+
 def test_splits_have_the_sizes_asked_for_and_share_no_text(corpus: Restaurants):
     assert [len(corpus.read(s)) for s in SPLITS] == [6000, 300, 700]
     assert len({e.words for s in SPLITS for e in corpus.read(s)}) == 7000

@@ -154,9 +154,16 @@ def test_digest_is_of_content_not_of_place(write, tmp_path):
     shutil.copytree(corpus.folder, moved)
     digest = e2e(str(moved)).digest
     assert digest == corpus.digest and len(digest) == 16
-    file = moved / FILES["test"]
+    file = moved / FILES["train"]
     file.write_bytes(file.read_bytes().replace(b"pub.", b"pub!"))
     assert e2e(str(moved)).digest != digest
+
+
+def test_a_model_is_found_by_whoever_tests_on_other_texts(write):
+    corpus = e2e(write(ROW, folder="one"))
+    other = e2e(write(ROW, folder="other", rest=ROW.replace("pub", "bar")))
+    assert other.splits["test"] != corpus.splits["test"]
+    assert other.digest == corpus.digest
 
 
 def test_digest_tells_where_a_split_ends(write):

@@ -52,6 +52,19 @@ class Placed(Flat, Content):
         return Path(self.model).read_text()
 
 
+class OtherTest(FakeCorpus):
+    """FakeCorpus with other test texts, by a number that says where they lie."""
+
+    location_arguments = ("at",)
+
+    def __init__(self, n: int, at: int = 0):
+        super().__init__(n)
+        self.at = at
+
+    def read(self, split):
+        return FakeCorpus(self.n, seed=self.at).read(split) if split == "test" else super().read(split)
+
+
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     for name, value in (("seen", []), ("left", 10**6), ("made", 0)):
@@ -129,6 +142,16 @@ def test_a_size_bears_on_its_own_split_alone(tmp_path):
     assert Flat.seen == [] and len(folders(tmp_path)) == 1
     _ = own.build(node(test=4)).splits["test"]
     assert len(folders(tmp_path)) == 2
+
+
+def test_other_test_texts_are_parsed_anew_and_train_no_model_again(tmp_path):
+    own, (one, other) = store(tmp_path), [
+        node(data={"_target_": "tests.syntax.test_treebank.OtherTest", "n": 40, "at": at}) for at in (0, 1)
+    ]  # fmt: skip
+    assert own.address(toy() | {"data": one}) == own.address(toy() | {"data": other})
+    assert own.build(one).splits["test"] != own.build(other).splits["test"]
+    assert own.build(one).splits["train"] == own.build(other).splits["train"]
+    assert len(folders(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("cut", [0, 3])

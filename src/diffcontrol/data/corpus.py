@@ -84,7 +84,7 @@ class Corpus(Content):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Short hash of the data's content, part of the address of every model trained on it."""
+        """Short hash of what models learn from, part of the address of every model trained on it."""
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:
@@ -101,10 +101,12 @@ class Corpus(Content):
             lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
         )
 
-    def digest_of_splits(self, *more: Any) -> str:
-        """`content_digest` of the examples of all splits, of whatever else is content, and of where each split ends."""
-        examples = (example for split in SPLITS for example in self.splits[split])
-        return content_digest(examples, *more, [len(self.splits[split]) for split in SPLITS])
+    def digest_of_training(self, *more: Any) -> str:
+        """`content_digest` of the training texts and of whatever else is content.
+
+        Models learn from these alone, so a model is found again by whoever tunes or tests on other texts.
+        """
+        return content_digest(self.splits["train"], *more)
 
     def grammar(self) -> "GrammarJudge | None":
         """Tells which texts are grammatical; None where there is no grammar of the data, as of what people wrote."""

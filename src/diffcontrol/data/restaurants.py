@@ -6,14 +6,14 @@ shifts many choices of words at once (`lexicon.ODDS`) and values of some fields,
 
 import random
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import accumulate
 from typing import ClassVar
 
-from diffcontrol.allowed import Rules, whole
+from diffcontrol.allowed import Rules, optional, whole
 from diffcontrol.data import lexicon
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, content_digest, spaced
 from diffcontrol.data.grammar import DeadEndError, Derivation, Grammar, parse_rules, read
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.refused import Refused
@@ -198,16 +198,25 @@ def describe(rng: random.Random) -> Iterator[tuple[Example, frozenset[str]]]:
 
 
 class Restaurants(Corpus):
-    """`size` training texts, `dev` and `test` ones, all different; a function of the arguments alone."""
+    """`size` training texts, `dev` and `test` ones, all different; a function of the arguments alone.
 
-    allowed: ClassVar[Rules] = {"size": whole(1), "dev": whole(1), "test": whole(1), "seed": whole()}
+    `limit`: dev or test → texts of it at most, evenly spaced; none or null: all. No model depends on it; on `dev` and
+    `test` all do, as these settle which texts are left for training.
+    """
+
+    location_arguments = ("limit",)
+
+    allowed: ClassVar[Rules] = {
+        "size": whole(1), "dev": whole(1), "test": whole(1), "seed": whole(), "limit.*": optional(whole(1)),
+    }  # fmt: skip
     forms = lexicon.forms()
 
-    def __init__(self, size: int = 24000, seed: int = 0, dev: int = 1000, test: int = 1000, length: int = 42):
+    def __init__(self, size: int = 24000, seed: int = 0, dev: int = 1000, test: int = 1000, length: int = 42,
+                 limit: Mapping[str, int | None] | None = None):  # fmt: skip
         if min(size, dev, test) < 0:
             raise Refused(f"restaurants: size, dev and test count texts, got {size}, {dev}, {test}")
         self.sizes = {"train": size, "dev": dev, "test": test}
-        self.seed, self.length = seed, length
+        self.seed, self.length, self.limit = seed, length, dict(limit or {})
 
     def grammar(self) -> GrammarJudge:
         return GrammarJudge(GRAMMAR)
@@ -216,7 +225,7 @@ class Restaurants(Corpus):
         if split not in SPLITS:
             raise ValueError(f"restaurants: no split {split!r}, only {', '.join(SPLITS)}")
         start = sum(self.sizes[s] for s in SPLITS[: SPLITS.index(split)])
-        return self.examples[start : start + self.sizes[split]]
+        return spaced(self.examples[start : start + self.sizes[split]], self.limit.get(split))
 
     @cached_property
     def digest(self) -> str:

@@ -53,7 +53,7 @@ class RocStories(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        return self.digest_of_splits()
+        return self.digest_of_training()
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -142,7 +142,7 @@ class Table(Corpus):
 
     @cached_property
     def digest(self) -> str:
-        return self.digest_of_splits(self.forms)
+        return self.digest_of_training(self.forms)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
 from diffcontrol.refused import Refused
@@ -49,7 +49,7 @@ class Treebank(Corpus, Stage):
 
     @property
     def digest(self) -> str:
-        return self.digest_of_splits()
+        return self.digest_of_training()
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:
@@ -64,6 +64,9 @@ class Treebank(Corpus, Stage):
                 f"{self.folder(split)} holds no parse of {' '.join(missing[0])!r}; remove that folder to parse it again"
             )
         return [_annotated(example, parses[example.words]) for example in chosen]
+
+    def content(self, part: str) -> str:
+        return content_digest(self._chosen(part))
 
     def make(self, part: str, draft: Path) -> None:
         """Appends parses of the distinct texts of a split, shortest first, chunk by chunk."""
