@@ -125,8 +125,31 @@ class Stacked:
         return cls(torch.stack([one.classes for one in automata]), table, accepting,
                    torch.tensor([one.start for one in automata]))  # fmt: skip
 
+    @cached_property
+    def _copies(self) -> dict[torch.device, "Stacked"]:
+        return {self.start.device: self}
+
     def to(self, device: torch.device) -> "Stacked":
-        return Stacked(*(part.to(device) for part in (self.classes, self.table, self.accepting, self.start)))
+        """These automata on a device; copied there once."""
+        if device not in self._copies:
+            parts = (self.classes, self.table, self.accepting, self.start)
+            self._copies[device] = Stacked(*(part.to(device) for part in parts))
+        return self._copies[device]
+
+    @cached_property
+    def _reached(self) -> list[Tensor]:
+        return [torch.nn.functional.one_hot(self.start, self.table.shape[1])]
+
+    def reachable(self, length: int) -> list[Tensor]:
+        """Which states, the dead one excepted, some text is in before each of `length` positions and behind the last
+        one, length + 1 of [B Q]: 1 or 0. Found once, as a reverse process asks for it at every step."""
+        while len(self._reached) <= length:
+            states = self._reached[-1]
+            led = states[..., None].expand_as(self.table)
+            states = torch.zeros_like(states).scatter_add(1, self.table.flatten(1), led.flatten(1)).clamp(max=1)
+            states[:, DEAD] = 0
+            self._reached.append(states)
+        return self._reached[: length + 1]
 
 
 def classed(masks: Sequence[Tensor], size: int) -> tuple[Tensor, Tensor]:

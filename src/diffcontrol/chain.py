@@ -15,7 +15,7 @@ B texts · L positions, START's left out · V vocabulary · Q states · K classe
 import torch
 from torch import Tensor
 
-from diffcontrol.automaton import DEAD, Stacked
+from diffcontrol.automaton import Stacked
 
 TINY = 1e-30
 
@@ -39,7 +39,7 @@ class Chain:
     def _backward(self) -> tuple[list[Tensor], Tensor]:
         """β behind each position, L + 1 of [B Q], each scaled to a maximum of 1; the logarithms of the scales, summed
         [B]. States that no text can be in there are left out, as theirs would be the scale, and the others vanish."""
-        reachable = self._reachable()
+        reachable = self.automata.reachable(self.probs.shape[1])
         beta = self.automata.accepting.to(self.probs) * reachable[-1]
         later, scale = [beta], beta.new_zeros(len(beta))
         for i in reversed(range(self.probs.shape[1])):
@@ -49,19 +49,6 @@ class Chain:
             scale = scale + largest[:, 0].log()
             later.append(beta)
         return later[::-1], scale
-
-    def _reachable(self) -> list[Tensor]:
-        """Whether some text is in each state, the dead one excepted, before each position and behind the last one,
-        L + 1 of [B Q]."""
-        table, start = self.automata.table, self.automata.start
-        states = torch.nn.functional.one_hot(start, table.shape[1])
-        found = [states]
-        for _ in range(self.probs.shape[1]):
-            led = states[..., None].expand_as(table)
-            states = torch.zeros_like(states).scatter_add(1, table.flatten(1), led.flatten(1)).clamp(max=1)
-            states[:, DEAD] = 0
-            found.append(states)
-        return found
 
     def log_prob(self) -> Tensor:
         """log p(accepted), [B]; differentiable in the probabilities."""
