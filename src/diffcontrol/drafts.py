@@ -7,8 +7,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,17 +31,48 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
     begun = root / ".drafts" / f"{address}.begun"
     draft.mkdir(parents=True, exist_ok=True)
     if not ranks.is_first():
-        parent, helped = os.getppid(), False
-        while not final.is_dir():
-            if other_ranks and not helped and is_ours(begun):
-                helped = True
-                other_ranks(draft)
-            elif os.getppid() != parent:
-                raise SystemExit(f"{address}: the first process of this run ended without it")
-            else:
-                time.sleep(0.05)
+        _wait(final, begun, lambda: other_ranks(draft) if other_ranks else None)
         return final, False
     file = root / ".drafts" / f"{address}.lock"
+    made = False
+    with _locked(file, address):
+        try:
+            made = not final.is_dir()  # another process may have made it while this one waited
+            if made:
+                draft.mkdir(exist_ok=True)
+                begun.write_text(ranks.sign())
+                make(draft)
+                draft.rename(final)
+            else:
+                with suppress(OSError):  # of this call alone if it is empty
+                    draft.rmdir()
+            file.unlink(missing_ok=True)  # whoever locks it from now on finds the folder, so a lock of two cannot hurt
+        finally:
+            if made:
+                begun.unlink(missing_ok=True)
+    return final, made
+
+
+def _wait(final: Path, begun: Path, help_out: Callable[[], None]) -> None:
+    """Until there is the folder `final`. Helps once the first process of this run has begun to make it.
+
+    Raises:
+        SystemExit: the first process ended without it.
+    """
+    parent, helped = os.getppid(), False
+    while not final.is_dir():
+        if not helped and is_ours(begun):
+            helped = True
+            help_out()
+        elif os.getppid() != parent:
+            raise SystemExit(f"{final.name}: the first process of this run ended without it")
+        else:
+            time.sleep(0.05)
+
+
+@contextmanager
+def _locked(file: Path, address: str) -> Iterator[None]:
+    """Holds the lock of an address; says so if another process has it first."""
     lock = FileLock(file)
     try:
         lock.acquire(timeout=0)
@@ -49,21 +80,9 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
         log.info("%s: waiting for another process, which is making it (and holds %s)", address, file)
         lock.acquire()
     try:
-        made = not final.is_dir()  # another process may have made it while this one waited
-        if made:
-            draft.mkdir(exist_ok=True)
-            begun.write_text(ranks.sign())
-            make(draft)
-            draft.rename(final)
-        else:
-            with suppress(OSError):  # of this call alone if it is empty
-                draft.rmdir()
-        file.unlink(missing_ok=True)  # whoever locks it from now on finds the folder, so a lock of two cannot hurt
+        yield
     finally:
-        if made:
-            begun.unlink(missing_ok=True)
         lock.release()
-    return final, made
 
 
 def is_ours(begun: Path) -> bool:

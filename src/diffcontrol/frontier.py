@@ -17,10 +17,12 @@ from omegaconf import DictConfig
 
 from diffcontrol import experiment, ranks
 from diffcontrol.evaluation import evaluate
+from diffcontrol.method import Method
 from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
 
+Setting = dict[str, Any]
 Point = dict[str, Any]  # a method's row of results, and its `setting`
 
 
@@ -35,19 +37,10 @@ def run(cfg: DictConfig) -> float:
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
     ready = experiment.prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
     tasks, requests, judges = ready.tasks, ready.requests, ready.judges
-    swept = {name: settings(plain["sweep"].get(name, {})) for name in ready.methods}
-    methods = {
-        name: [ready.store.build(ready.methods[name] | setting) for setting in own] for name, own in swept.items()
-    }
+    methods = {name: built(ready, name, plain["sweep"].get(name, {})) for name in ready.methods}
     if not ranks.is_first():  # several devices train; one writes
         return math.nan
-    points: dict[str, list[Point]] = {}
-    for name, built in methods.items():
-        points[name] = []
-        for method, setting in zip(built, swept[name], strict=True):
-            title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
-            texts = method.generate(requests, n, title=f"{title} (dev)")
-            points[name].append({"setting": setting, **evaluate(texts, requests, tasks, judges).row()})
+    points = {name: [point(ready, name, n, *pair) for pair in own] for name, own in methods.items()}
     level = math.log(wanted["perplexity"]) if wanted["perplexity"] else lowest(points)
     chosen = {name: match(own, level) for name, own in points.items()}
     found = {"perplexity": math.exp(level), "settings": {name: choice for name, choice in chosen.items() if choice}}
@@ -64,7 +57,19 @@ def run(cfg: DictConfig) -> float:
     return score
 
 
-def settings(sweep: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def built(ready: experiment.Prepared, name: str, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Method, Setting]]:
+    """The method with each of its settings."""
+    return [(ready.store.build(ready.methods[name] | setting), setting) for setting in settings(sweep)]
+
+
+def point(ready: experiment.Prepared, name: str, n: int, method: Method, setting: Setting) -> Point:
+    """What the method's texts are worth, `n` for each target."""
+    title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
+    texts = method.generate(ready.requests, n, title=f"{title} (dev)")
+    return {"setting": setting, **evaluate(texts, ready.requests, ready.tasks, ready.judges).row()}
+
+
+def settings(sweep: Mapping[str, Sequence[Any]]) -> list[Setting]:
     """All combinations of the values; one empty setting of a method that has nothing to vary."""
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
