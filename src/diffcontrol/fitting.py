@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 from diffcontrol import allowed, checkpoints, hardware, ranks, speed
 from diffcontrol.drafts import read_json, write_json
 from diffcontrol.logger import close
-from diffcontrol.optim import averaging
+from diffcontrol.optim import Optim, averaging
 from diffcontrol.refused import Refused
 from diffcontrol.training import Trainable
 
@@ -94,18 +94,11 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
         raise Refused(f"{name}: optim.batch_size={own.batch_size} is less than a text for each of {world} processes")
     done = checkpoints.steps_done(checkpoint, module, name)
     conditions = _conditions(module, draft, name, options, own.steps - done, device)
-    options.pop("compile", None)
     run_loggers = logger(name) if logger else None
     mean = averaging(own.ema) if own.ema else None
     bar = Bar(name) if options.get("enable_progress_bar", True) else None
-    trainer = instantiate(
-        {"_target_": "pytorch_lightning.Trainer", **options, "precision": conditions["precision"]},
-        max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None,
-        logger=run_loggers or False,
-        callbacks=[each for each in (checkpoints.Saves(draft), bar, mean) if each],
-        plugins=[checkpoints.CheckpointFiles(), *options.get("plugins", [])],
-        enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=max(1, min(50, own.steps // 20)),
-    )  # fmt: skip
+    callbacks = [each for each in (checkpoints.Saves(draft), bar, mean) if each]
+    trainer = _trainer(own, options | {"precision": conditions["precision"]}, run_loggers, callbacks)
     if done:
         log.info("%s: resuming at step %d of %d", name, done, own.steps)
     module.train_alone()
@@ -128,6 +121,17 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
     if mean:  # Lightning leaves this out where the checkpoint is of the last step
         mean.on_train_end(trainer, module)
     return conditions
+
+
+def _trainer(own: Optim, options: Mapping[str, Any], loggers: list[Any] | None, callbacks: list[Any]) -> Any:
+    """The Lightning Trainer that takes the steps of `own`, under the user's options of a Trainer."""
+    given = {key: value for key, value in options.items() if key != "compile"}
+    return instantiate(
+        {"_target_": "pytorch_lightning.Trainer", **given},
+        max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None, logger=loggers or False,
+        callbacks=callbacks, plugins=[checkpoints.CheckpointFiles(), *given.get("plugins", [])],
+        enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=max(1, min(50, own.steps // 20)),
+    )  # fmt: skip
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device:

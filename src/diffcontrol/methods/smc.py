@@ -180,13 +180,7 @@ class Smc(Method):
         """All particles, written to their end."""
         asked = [json.dumps(request.targets) for request in requests]
         known = {key: self.asked(request) for key, request in dict(zip(asked, requests, strict=True)).items()}
-        rules = [known[key] for key in asked]
-        twists = [
-            Twist(
-                predictor.read([r.targets[name] for r in requests]), self.weight, self.particles, name not in self.rules
-            )
-            for name, predictor in self.predictors.items()
-        ]
+        rules, twists = [known[key] for key in asked], self._twists(requests)
         texts, most = Particles(len(requests), self.particles), self.lm.corpus.length - 2
         writing = Writing(self.lm, len(texts.running), self.temperature)
         for length in range(most + 1):
@@ -210,6 +204,14 @@ class Smc(Method):
                 twist.select(rows)
             writing.go_on(rows, torch.tensor([texts.words[row][-1] for row in texts.running.tolist()]))
         return texts
+
+    def _twists(self, requests: Sequence[Request]) -> list[Twist]:
+        return [
+            Twist(
+                predictor.read([r.targets[name] for r in requests]), self.weight, self.particles, name not in self.rules
+            )
+            for name, predictor in self.predictors.items()
+        ]
 
     def _weighed(self, rules: Sequence[Sequence[Rule]], texts: Particles) -> tuple[Tensor, Tensor]:
         """log f and log g of every next word of the running particles, [R V], [R V]; particles of the same words share
