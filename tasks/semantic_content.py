@@ -159,7 +159,10 @@ class SemanticContent(ControlTask):
         return [pair for pair in annotation if UNSAID not in pair[2:]]
 
     def parse(self, target: Any) -> list[str]:
-        """[field, value], or the released form [field words…, ":", value words…], or the text "field: value"."""
+        """[field, value], or the released form [field words…, ":", value words…], or the text "field: value", or a line
+        of the released compositions, whose `attr` is of the second form."""
+        if isinstance(target, Mapping):
+            target = target.get("attr")
         if isinstance(target, str):
             target = target.replace(":", " : ").split()
         parts = [str(part) for part in target] if isinstance(target, list | tuple) else []

@@ -136,3 +136,23 @@ def test_targets_can_be_written_down_and_read_back(tmp_path, corpus, both):
     file = tmp_path / "targets.jsonl"
     file.write_text("".join(json.dumps(dict(request.targets)) + "\n" for request in found))
     assert [r.targets for r in choose(both, corpus, str(file), None, 0)] == [r.targets for r in found]
+
+
+class Lined(FakeTask):
+    """A FakeTask that also reads lines of the authors' files, under a key of its own."""
+
+    def __init__(self, key, words=COLOURS):
+        super().__init__(words)
+        self.key = key
+
+    def parse(self, target):
+        return super().parse(target[self.key] if isinstance(target, dict) else target)
+
+
+def test_a_line_of_the_authors_files_brings_its_sentence(corpus):
+    line = {"colour": "red", "animal": "cat", "words_": ["START", "a", "red", "cat", "\n", "END"]}
+    alone = choose({"one": Lined("colour")}, corpus, [line], None, 0)
+    assert alone[0].targets == {"one": "red"} and sources(alone) == [[["a", "red", "cat"]]]
+    both = choose({"one": Lined("colour"), "other": Lined("animal", ANIMALS)}, corpus, [line], None, 0)
+    assert both[0].targets == {"one": "red", "other": "cat"} and both[0].source.words == ("a", "red", "cat")
+    assert sources(choose({"one": Lined("colour")}, corpus, [line, "blue"], None, 0)) is None

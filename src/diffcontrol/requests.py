@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffcontrol.data.corpus import Corpus
+from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import joint
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
@@ -111,19 +111,30 @@ def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], o
     return found
 
 
+def _source(given: Any) -> Example | None:
+    """The sentence that a line of the authors' files was made of: its `words_`, without START, END and the newline that
+    closes each text of theirs. It becomes the gold row."""
+    words = given.get("words_") if isinstance(given, Mapping) else None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return None
+    return Example(tuple(word for word in words if word not in ("START", "END", "\n")))
+
+
 def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Request:
-    """One user's row: {task: target, …}, or the bare target where one task is chosen."""
+    """One user's row: {task: target, …}, or the bare target where one task is chosen, or a line of the authors' files,
+    of which every task reads what it knows."""
+    source = _source(given)
     if isinstance(given, Mapping) and set(given) & set(tasks):
         missing = sorted(set(tasks) - set(given))
         if missing:
             raise Refused(f"{where}: there is no target for {', '.join(missing)}")
         by_task = {name: given[name] for name in tasks}
-    elif len(tasks) == 1:
-        by_task = {next(iter(tasks)): given}
+    elif len(tasks) == 1 or source:
+        by_task = dict.fromkeys(tasks, given)
     else:
         raise Refused(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
     try:
-        request = Request({name: tasks[name].parse(target) for name, target in by_task.items()})
+        request = Request({name: tasks[name].parse(target) for name, target in by_task.items()}, source)
     except Refused as refused:
         raise Refused(f"{where}: {refused}") from refused
     if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):

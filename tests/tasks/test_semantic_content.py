@@ -220,7 +220,7 @@ def test_scores_are_one_a_text_in_order(task):
 
 @pytest.mark.parametrize(
     "given", [["food", "Fast food"], ("food", "Fast food"), "food: Fast food", "food : Fast food",
-              ["food", ":", "Fast", "food"]],
+              ["food", ":", "Fast", "food"], {"pos": ["START", "X", "END"], "attr": ["food", ":", "Fast", "food"]}],
 )  # fmt: skip
 def test_a_target_is_a_pair_a_string_or_the_released_form(task, given):
     assert task.parse(given) == ["food", "Fast food"]
