@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from run import main
-from tests.composing import CONF, OUTPUT
+from tests.composing import CONF, OUTPUT, options
 from tests.test_conf import check
 
 ROOT = CONF.parent
@@ -189,3 +189,17 @@ def test_the_walks_name_what_is_there():
             assert re.search(rf"def {function}\(", code), name
             known = re.search(rf"class {owner}\b", code) or list((ROOT / "src").rglob(f"{owner}.py"))
             assert known or list((ROOT / "src").rglob(f"{owner}/__init__.py")), name
+
+
+# --- the page of tasks and methods
+
+
+@pytest.mark.parametrize("group", ["task", "method", "guidance"])
+def test_every_option_is_on_the_page_of_tasks_and_methods(group):
+    page = (ROOT / "docs" / "tasks_and_methods.md").read_text(encoding="utf-8")
+    known = options(group) + (["unguided"] if group == "method" else [])
+    assert not [name for name in known if f"`{name}`" not in page and name != "unguided"]
+    if group in ("task", "method"):
+        lines = page.partition(f"## {group.capitalize()}s")[2].partition("##")[0].splitlines()
+        rows = [name for line in lines if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])]
+        assert sorted(rows) == sorted(known)
