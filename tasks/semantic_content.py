@@ -148,12 +148,21 @@ class SemanticContent(ControlTask):
         return meanings - {NOTHING} == {SAID}
 
     def annotate(self, example: Example) -> list[list[str]]:
-        """[field, value] of what is meant and mentioned, with UNSAID as third where the text does not say it."""
-        return [
+        """[field, value] of what is meant and mentioned, with UNSAID as third where the text does not say it; then of
+        what the text says beyond its meaning representation. Half of E2E's leave out that it is a restaurant, which the
+        text then says all the same."""
+        meant = [
             [field, value, *([] if self.says(example.words, field, value) else [UNSAID])]
             for field, value in example.fields.items()
             if (field, value) in self.pairs and value in self.mentioned(example.words, field)
         ]
+        beyond = [
+            [field, value]
+            for field in self.known
+            for value in sorted(self.mentioned(example.words, field))
+            if example.fields.get(field) != value and self.says(example.words, field, value)
+        ]
+        return meant + beyond
 
     def targets(self, annotation: list[list[str]]) -> list[list[str]]:
         return [pair for pair in annotation if UNSAID not in pair[2:]]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcontrol.data.corpus import spaced
 from diffcontrol.draws import seed_of
 from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.steering.classifier import ControlClassifier
@@ -58,8 +59,10 @@ def accuracy(task: str, classifier: ControlClassifier) -> list[Row]:
 def _pairs(classifier: ControlClassifier, generator: torch.Generator) -> list[tuple[int, Target, Target]]:
     """Of dev texts: its place, a target it meets, and one of another text's that it does not meet."""
     task = classifier.task
-    targets = [task.targets(task.annotate(example)) for example in classifier.corpus.splits["dev"][:TEXTS]]
-    able = [place for place, own in enumerate(targets) if own]
+    dev = classifier.corpus.splits["dev"]
+    chosen = spaced(range(len(dev)), TEXTS)  # neighbours may say the same, as E2E's do
+    targets = {place: task.targets(task.annotate(dev[place])) for place in chosen}
+    able = [place for place, own in targets.items() if own]
 
     def pick(choices: Sequence[Any]) -> Any:
         return choices[int(torch.randint(len(choices), (), generator=generator))]

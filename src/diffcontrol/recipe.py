@@ -41,10 +41,14 @@ class Stage(Shared):
     of what each part is made from, as its own content is not known before it is made.
 
     The store calls `make` for a part when that part is first asked for. An argument that has the name of a part bears
-    on that part alone.
+    on that part alone, and only on what `content` says of it.
     """
 
     parts: ClassVar[Sequence[str]] = ()
+    #: the parts that models learn from; arguments that have the names of other parts enter no model's address
+    learned: ClassVar[Sequence[str]] = ()
+    #: arguments for which `content` stands in a part's own address
+    sources: ClassVar[Sequence[str]] = ()
     #: arguments that only `make` needs; they arrive as functions without arguments, so that nothing is trained or
     #: loaded for parts that are made already
     deferred_arguments: ClassVar[Sequence[str]] = ()
@@ -53,7 +57,7 @@ class Stage(Shared):
 
     @abstractmethod
     def content(self, part: str) -> str:
-        """Short hash of what the part is made from; it enters the part's address beside the recipe."""
+        """Short hash of what the part is made from."""
 
     @abstractmethod
     def make(self, part: str, draft: Path) -> None:
@@ -83,7 +87,10 @@ def canonical(node: Any, build: Callable[[Any], Any]) -> Any:
         return [canonical(item, build) for item in node]
     if not isinstance(node, Mapping):
         return node
-    if describes(node, Content) and not describes(node, Stage):
+    if describes(node, Stage):
+        stage: Any = class_of(node)
+        node = {key: value for key, value in node.items() if key not in stage.parts or key in stage.learned}
+    elif describes(node, Content):
         made = build(node)
         plain = {key: canonical(value, build) for key, value in node.items() if key not in made.location_arguments}
         return plain | {"digest": made.digest}

@@ -29,7 +29,7 @@ class RocStories(Corpus):
     test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
     hub."""
 
-    location_arguments = ("folder", "limit")  # the digest knows how many there are
+    location_arguments = ("folder", "files", "hub", "limit")  # the digest knows how many there are
 
     def __init__(self, folder: str | None, files: Mapping[str, str], hub: Mapping[str, str], sentences: int = 3,
                  length: int = 64, more_than: int = 10, limit: Mapping[str, int | None] | None = None):  # fmt: skip

@@ -58,8 +58,11 @@ class Table(Corpus):
     `field : value words` names a field and the very string that stands in `Example.fields`.
     """
 
-    # The digest is of the examples, so it holds what these lead to.
-    location_arguments = ("folder", "urls", "file", "shares", "split_seed", "text", "labels", "fields", "limit")
+    # The digest is of the training texts as they were read, so it holds what these lead to.
+    location_arguments = (
+        "folder", "urls", "files", "file", "shares", "split_seed", "columns", "text", "labels", "fields", "rename",
+        "labels_from_fields", "delimiter", "malformed", "limit",
+    )  # fmt: skip
 
     allowed: ClassVar[Rules] = {
         "delimiter": CHARACTER, "malformed": one_of("error", "skip"), "shares.*": number(above=0, below=1),

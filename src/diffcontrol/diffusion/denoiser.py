@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 from diffcontrol.diffusion.schedule import NoiseSchedule
-from diffcontrol.text import SPECIALS
+from diffcontrol.text import SPECIALS, UNK
 
 IMPOSSIBLE = -1e4  # a logit
+
+
+def known_words(logits: Tensor) -> Tensor:
+    """The same logits [… V], but for UNK, which no method writes."""
+    unknown = torch.arange(logits.shape[-1], device=logits.device) == UNK
+    return logits.masked_fill(unknown, IMPOSSIBLE)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffcontrol.allowed import Rules, arguments, number, optional, whole
+from diffcontrol.diffusion.denoiser import known_words
 from diffcontrol.draws import Draws
 from diffcontrol.text import END, PAD
 
@@ -61,7 +62,7 @@ class Ancestral:
             if len(rows):
                 used = max(least, positions_in_use(ids[rows]))
                 seen, written = ids[rows, :used], places[rows, :used]
-                logits = predict(seen, written, rows.tolist())
+                logits = known_words(predict(seen, written, rows.tolist()))
                 words = self.draw(logits[written], uniform[rows, :used][written])
                 ids[rows, :used] = ended(seen.masked_scatter(written, words), mask)
             yield (step + 1) / steps

@@ -16,6 +16,7 @@ from torch import nn
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.conditional import ConditionalLM, classifier_free
 from diffcontrol.diffusion.decoding import Decoding
+from diffcontrol.diffusion.denoiser import known_words
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
@@ -64,4 +65,4 @@ class Conditional(Method):
         predictions = self.sampler(classifier_free(pairs, self.weight), x_t, draws, decode)
         for step, prediction in enumerate(predictions):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
-        return [lm.corpus.vocabulary.decode(row) for row in prediction.logits.argmax(-1).tolist()]
+        return [lm.corpus.vocabulary.decode(row) for row in known_words(prediction.logits).argmax(-1).tolist()]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.diffusion.decoding import Decoding
-from diffcontrol.diffusion.denoiser import Anchored, Denoiser, Prediction
+from diffcontrol.diffusion.denoiser import Anchored, Denoiser, Prediction, known_words
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
@@ -73,8 +73,8 @@ class GuidedDiffusion(Steered):
         return layouts, self.sampler(guided, x_t, draws, decode, move, least)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:
-        """The likeliest words of each row."""
-        rows = zip(prediction.logits.argmax(-1).tolist(), layouts, strict=True)
+        """The likeliest words of each row, UNK apart."""
+        rows = zip(known_words(prediction.logits).argmax(-1).tolist(), layouts, strict=True)
         return [self.lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
 
     @torch.no_grad()

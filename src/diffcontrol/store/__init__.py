@@ -135,7 +135,7 @@ class Store:
 
     def _part(self, node: Mapping[str, Any], stage: Stage, part: str) -> Path:
         """The finished folder of a stage's part."""
-        own = {key: value for key, value in node.items() if key == part or key not in stage.parts}
+        own = {key: value for key, value in node.items() if key not in (*stage.parts, *stage.sources)}
         own |= {"_part_": part, "_content_": stage.content(part)}
         name = self.address(own)
 

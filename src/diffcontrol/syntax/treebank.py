@@ -27,6 +27,8 @@ class Treebank(Corpus, Stage):
     made_by_store = True
     deferred_arguments = ("parser",)
     parts = SPLITS
+    learned = ("train",)
+    sources = ("data",)
 
     def __init__(self, data: Corpus, parser: Callable[[], Parser], train: int | None = 10000, dev: int | None = 1000,
                  test: int | None = 1000, version: int = 1):  # fmt: skip
