@@ -5,6 +5,7 @@ import torch
 
 from diffcontrol.diffusion.decoding import Rounding
 from diffcontrol.diffusion.denoiser import Prediction
+from diffcontrol.text import UNK
 from tests.exact import TABLE, D, V
 
 
@@ -21,6 +22,12 @@ def t():
     return torch.tensor([0.2, 0.5, 0.8])
 
 
+def expected_vector(logits):
+    """Under the softmax over all words but UNK."""
+    others = [word for word in range(V) if word != UNK]
+    return logits[..., others].softmax(-1) @ TABLE[others]
+
+
 def nearest(x0):
     distances = (x0[..., None, :] - TABLE).square().sum(-1)
     return TABLE[distances.argmin(-1)]
@@ -33,16 +40,17 @@ def test_temperature_1_without_clamping_is_the_networks_own_estimate(prediction,
 def test_another_temperature_is_the_expected_word_vector(prediction, t):
     logits = prediction.logits
     prediction = replace(prediction, x0=logits.softmax(-1) @ TABLE)
-    torch.testing.assert_close(Rounding(0.5)(prediction, t, TABLE), (2 * logits).softmax(-1) @ TABLE)
-    torch.testing.assert_close(Rounding(1e-4)(prediction, t, TABLE), TABLE[logits.argmax(-1)])
-    mean = TABLE.mean(0).expand(3, 5, D)
+    torch.testing.assert_close(Rounding(0.5)(prediction, t, TABLE), expected_vector(2 * logits))
+    likeliest = logits.index_fill(-1, torch.tensor(UNK), -torch.inf).argmax(-1)
+    torch.testing.assert_close(Rounding(1e-4)(prediction, t, TABLE), TABLE[likeliest])
+    mean = TABLE[[word for word in range(V) if word != UNK]].mean(0).expand(3, 5, D)
     torch.testing.assert_close(Rounding(1e6)(prediction, t, TABLE), mean, atol=1e-5, rtol=0)
 
 
 def test_what_moved_the_estimate_away_from_the_words_stays_at_every_temperature(prediction, t):
     own = prediction.x0 - prediction.logits.softmax(-1) @ TABLE
     for temperature in (0.5, 1.0001, 1.3):
-        expected = (prediction.logits / temperature).softmax(-1) @ TABLE + own
+        expected = expected_vector(prediction.logits / temperature) + own
         torch.testing.assert_close(Rounding(temperature)(prediction, t, TABLE), expected)
 
 
@@ -56,7 +64,7 @@ def test_clamping_takes_the_nearest_word_vector_from_its_time_on(prediction, t):
 
 def test_what_is_clamped_is_what_the_temperature_left(prediction, t):
     prediction = replace(prediction, x0=prediction.logits.softmax(-1) @ TABLE)
-    expected = nearest((prediction.logits / 0.1).softmax(-1) @ TABLE)
+    expected = nearest(expected_vector(prediction.logits / 0.1))
     assert torch.equal(Rounding(0.1, clamp=1.0)(prediction, t, TABLE), expected)
 
 

@@ -238,9 +238,9 @@ def test_what_is_no_target_is_refused_with_what_is_known(task, given, said):
         task.parse(given)
 
 
-def test_an_annotation_is_what_is_meant_and_said(task):
+def test_an_annotation_is_what_the_text_says_whatever_was_meant(task):
     said = Example(("an", "Italian", "place", "for", "children"), {"food": "Italian", "family": "no", "rating": "1"})
-    assert task.annotate(said) == [["food", "Italian"]]  # family is said otherwise, rating not at all
+    assert task.annotate(said) == [["food", "Italian"], ["family", "yes"]]  # as the text says, rating not at all
     unknown = Example(("a", "Thai", "place"), {"food": "Thai", "near": "Thai"})
     assert task.annotate(unknown) == []  # neither can be asked for: no model has ever seen it
     for example in task.corpus.splits["train"]:

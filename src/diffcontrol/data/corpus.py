@@ -88,7 +88,7 @@ class Corpus(Content):
 
     @cached_property
     def splits(self) -> Mapping[str, list[Example]]:
-        return Lazy(self.read)
+        return {split: self.read(split) for split in SPLITS}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -41,7 +41,7 @@ class Rounding:
         """x̂₀ [B L D] of a prediction at times t [B], given the word vectors [V D]."""
         x0 = prediction.x0
         if self.temperature != 1:
-            x0 = prediction.reweighed(known_words(prediction.logits) / self.temperature, table).x0
+            x0 = prediction.reweighed(known_words(prediction.logits / self.temperature), table).x0
         clamped = t <= self.clamp
         if self.clamp > 0 and clamped.any():
             nearest = table[torch.cdist(x0.flatten(0, 1), table).argmin(-1)].view_as(x0)
