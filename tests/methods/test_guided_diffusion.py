@@ -1,5 +1,7 @@
 """Guided diffusion as a method: which positions are computed, which rows are written together, what guides them."""
 
+import copy
+
 import pytest
 import torch
 from diffcontrol.tasks.length import Length
@@ -17,6 +19,7 @@ from diffcontrol.methods.mixture import Mixture
 from diffcontrol.steering.anchor import Anchor
 from diffcontrol.steering.base import Control, Steering
 from diffcontrol.task import Request
+from diffcontrol.text import UNK
 from tests.fakes import OPTIM, FakeCorpus
 
 MODEL = {"embedding": 8, "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
@@ -145,3 +148,13 @@ def test_the_steps_of_a_text_are_those_that_write_it(lm):
     assert [t for t, _ in steps] == [made.sampler.times(lm.low)[k].item() for k in (0, 2, 4)]
     assert steps[-1][1] == before[0][0] == made.generate([request], 1)[0][0]
     assert len(made.denoising(request, 99)) == 5 and made.denoising(request, 1) == steps[-1:]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.3])
+def test_a_word_that_the_vocabulary_lacks_is_never_written(lm, temperature):
+    """A text with UNK in it fails whatever was asked for, and no autoregressive method writes one."""
+    fond = copy.deepcopy(lm)
+    fond.readout.layer.bias[UNK] = 50.0
+    writer = GuidedDiffusion(fond, DDIM(4), Langevin({"default": 1.0}), Rounding(temperature), {}, seed=1)
+    texts = writer.generate([Request({}), Request({})], 3)
+    assert not any("UNK" in words for group in texts for words in group)

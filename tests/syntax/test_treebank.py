@@ -154,6 +154,12 @@ def test_other_test_texts_are_parsed_anew_and_train_no_model_again(tmp_path):
     assert len(folders(tmp_path)) == 3
 
 
+def test_how_many_texts_are_tested_on_trains_no_model_again(tmp_path):
+    own = store(tmp_path)
+    addresses = {own.address(toy() | {"data": node(test=test, dev=5)}) for test in (4, 9, None)}
+    assert len(addresses) == 1 and own.address(toy() | {"data": node(train=4)}) not in addresses
+
+
 @pytest.mark.parametrize("cut", [0, 3])
 def test_a_killed_annotation_goes_on_where_it_stopped(tmp_path, cut):
     unbroken = store(tmp_path / "unbroken").build(node()).splits["train"]
