@@ -76,9 +76,14 @@ class ControlTask(Content):
             sha.update(json.dumps(lesson, sort_keys=True, ensure_ascii=False).encode() + b"\n")
         return sha.hexdigest()[:16]
 
+    @property
+    def reads(self) -> Corpus | None:
+        """The texts that the task speaks about; None if there are none."""
+        return next((value for value in vars(self).values() if isinstance(value, Corpus)), None)
+
     def _lessons(self) -> Iterator[Any]:
         """Annotation and prompts of each of the texts, then the classes if they are a closed set."""
-        corpus = next((value for value in vars(self).values() if isinstance(value, Corpus)), None)
+        corpus = self.reads
         if corpus is None or corpus.made_by_store:
             return
         examples = corpus.splits["train"]

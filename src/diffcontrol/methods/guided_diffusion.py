@@ -15,7 +15,8 @@ from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
 from diffcontrol.guidance.base import Guidance, Unguided
-from diffcontrol.layout import Layout
+from diffcontrol.layout import Layout, of_text
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Progress
 from diffcontrol.methods.steered import Steered
 from diffcontrol.steering.anchor import known, within
@@ -27,14 +28,16 @@ class GuidedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task.
 
     scale: multiplies all strengths of the guidance. clean: words that are fixed at their places are shown to the
-    network without noise, as released (infill.py).
+    network without noise, as released (infill.py). lengths: how long a text is where its targets leave that open, with
+    END fixed there; without it the language model decides.
     """
 
     def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Decoding,
-                 steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False, chunk: int = 50,
-                 seed: int = 0):  # fmt: skip
+                 steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False,
+                 lengths: TrainingLengths | None = None, chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(steering, guidance.strength, scale, chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding, self.clean = lm, sampler, guidance, decoding, clean
+        self.lengths = lengths
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.guides()]
@@ -59,18 +62,42 @@ class GuidedDiffusion(Steered):
         """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
-        layouts = self.layouts(requests, draws)
+        layouts = (
+            self._ended(self.layouts(requests, draws), requests, draws)
+            if self.lengths
+            else self.layouts(requests, draws)
+        )
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         draws = draws.children(guidance.particles)
         control, least = self.control(requests), self.least(requests)
-        longest = self.longest(requests, self.lm.length) if self.sampler.crop else self.lm.length
+        longest = self._positions(requests, layouts) if self.sampler.crop else self.lm.length
         shape = (longest, self.lm.embedding.embedding_dim)
         x_t = draws.normal(*shape).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, draws)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
         return layouts, self.sampler(guided, x_t, draws, decode, move, least)
+
+    def _ended(self, layouts: Sequence[Layout], requests: Sequence[Request], draws: Draws) -> list[Layout]:
+        """The layouts with an END in each: where the targets say, else where `lengths` draws it."""
+        rows = zip(layouts, requests, draws.uniform().tolist(), strict=True)
+        return [layout if layout.end else self._end(layout, request, uniform) for layout, request, uniform in rows]
+
+    def _end(self, layout: Layout, request: Request, uniform: float) -> Layout:
+        assert self.lengths
+        positions = self.positions(request)
+        if not positions:
+            least = max(self.least([request]) - 2, *layout.words, 1)
+            asked = {task: request.targets[task] for task in self.steering}
+            positions = self.lengths.draw(asked, least, uniform) + 2
+        return of_text(layout.words, positions - 1, self.lm.length)
+
+    def _positions(self, requests: Sequence[Request], layouts: Sequence[Layout]) -> int:
+        """How many positions are computed for all rows."""
+        if self.lengths:
+            return max(self.least(requests), *(1 + (layout.end or 0) for layout in layouts))
+        return self.longest(requests, self.lm.length)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:
         """The likeliest words of each row, UNK apart."""

@@ -1,0 +1,58 @@
+"""How long a text is to be, where its target leaves that open: as long as a training text that meets the target.
+
+A diffusion LM settles the length of a text early, by where END and PAD stand at high noise. A low temperature makes
+these likelier, so texts become fluent and short at once (docs/log.md). With END fixed at a drawn place the two come
+apart; to settle the length first is usual in non-autoregressive translation (Gu et al. 2018).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from diffcontrol.allowed import Rules, whole
+from diffcontrol.data.corpus import Corpus, spaced
+from diffcontrol.task import ControlTask, Target
+
+Lengths = list[int]  # numbers of words, sorted
+
+
+class TrainingLengths:
+    """Lengths of `texts` training texts, evenly spaced, by what they meet.
+
+    enough: how many of them have to meet a target for these to count alone.
+    """
+
+    allowed: ClassVar[Rules] = {"texts": whole(1), "enough": whole(1)}
+
+    def __init__(self, data: Corpus, tasks: Mapping[str, ControlTask], texts: int = 4000, enough: int = 10):
+        self.corpus, self.tasks, self.texts, self.enough = data, dict(tasks), texts, enough
+        self.by_target: dict[str, dict[str, Lengths]] = {}
+
+    def draw(self, targets: Mapping[str, Target], least: int, uniform: float) -> int:
+        """A number of words, `least` at the least, for a text that is to meet the targets, by a number from [0, 1). Of
+        several targets that which the fewest training texts meet decides."""
+        found = [self._meeting(name, target) for name, target in targets.items()]
+        choices = min((own for own in found if len(own) >= self.enough), key=len, default=self._all())
+        able = [length for length in choices if length >= least] or [n for n in self._all() if n >= least] or [least]
+        return able[int(uniform * len(able))]
+
+    def _all(self) -> Lengths:
+        return self._index("", lambda example: [""])[""]
+
+    def _meeting(self, name: str, target: Target) -> Lengths:
+        task = self.tasks[name]
+        index = self._index(name, lambda example: map(_key, task.targets(task.annotate(example))), task.reads)
+        return index.get(_key(target), [])
+
+    def _index(self, name: str, keys: Any, corpus: Corpus | None = None) -> dict[str, Lengths]:
+        if name not in self.by_target:
+            found: dict[str, Lengths] = {}
+            for example in spaced((corpus or self.corpus).splits["train"], self.texts):
+                for key in set(keys(example)):
+                    found.setdefault(key, []).append(len(example.words))
+            self.by_target[name] = {key: sorted(lengths) for key, lengths in found.items()}
+        return self.by_target[name]
+
+
+def _key(target: Target) -> str:
+    return json.dumps(target, sort_keys=True)
