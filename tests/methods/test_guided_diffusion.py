@@ -158,3 +158,22 @@ def test_a_word_that_the_vocabulary_lacks_is_never_written(lm, temperature):
     writer = GuidedDiffusion(fond, DDIM(4), Langevin({"default": 1.0}), Rounding(temperature), {}, seed=1)
     texts = writer.generate([Request({}), Request({})], 3)
     assert not any("UNK" in words for group in texts for words in group)
+
+
+class Drawn:
+    """Stands for the lengths of training texts: five words, or what is needed."""
+
+    def draw(self, targets, least, uniform):
+        assert 0 <= uniform < 1
+        return max(5, least)
+
+
+def test_texts_are_as_long_as_was_drawn_where_the_target_leaves_it_open(lm, looks):
+    own = method(lm, {"length": Anchor(Length(lm.corpus))}, clean=True, lengths=Drawn())
+    assert [len(text) for text in own.generate([Request({"length": 3})], 2)[0]] == [3, 3]
+    free = method(lm, {}, clean=True, lengths=Drawn())
+    looks.clear()
+    assert [len(text) for text in free.generate([Request({"length": 3})], 2)[0]] == [5, 5]
+    assert {shape[1] for shape in looks} == {7}  # START, five words, END: no other position is computed
+    needy = method(lm, {"stated": Stated()}, clean=True, lengths=Drawn())
+    assert len(needy.generate([Request({"stated": (None, 9, 0.0)})], 1)[0][0]) == 7
