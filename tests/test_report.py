@@ -578,6 +578,12 @@ def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs,
     assert line.startswith(f"Tuned: fudge on semantic_content: {said}")
 
 
+def test_an_experiment_may_be_tuned_beside_another(tmp_path):
+    for scale in (0.3, 1):
+        lay(tmp_path / str(scale), tuned(scale, 0.5, 6.0) | {"settings": {"experiment": "[e2e,tune]"}})
+    assert "Tuned: fudge" in tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
+
+
 def test_other_runs_are_not_tuned(tmp_path):
     for scale in (0.3, 1):
         lay(tmp_path / str(scale), tuned(scale, 0.5, 6.0) | {"settings": {"experiment": "table"}})

@@ -4,17 +4,20 @@ The highest strict success among the strengths whose perplexity is at most 1.2 Ã
 weaker. It is the same for every method.
 """
 
+import re
 from collections.abc import Sequence
 
 from diffcontrol.report.gather import Row, mean, natural
 
-EXPERIMENT, SCALE = "experiment tune", "strength.scale"
+EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
+SCALE = "strength.scale"
 WITHIN = 1.2  # Ã— the unguided perplexity
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
     """A sentence for each method and question that was tuned."""
-    tuned = [row for row in rows if EXPERIMENT in row.title and row.task == ("all" if row.tasks[1:] else row.tasks[0])]
+    runs = [row for row in rows if EXPERIMENT.search(row.title)]
+    tuned = [row for row in runs if row.task == ("all" if row.tasks[1:] else row.tasks[0])]
     swept: dict[tuple[str, tuple[str, ...], str], list[Row]] = {}
     for row in tuned:
         if row.method not in ("gold", "unguided") and SCALE in row.setting:
