@@ -151,15 +151,16 @@ class SemanticContent(ControlTask):
         """[field, value] of what is meant and mentioned, with UNSAID as third where the text does not say it; then of
         what the text says beyond its meaning representation. Half of E2E's leave out that it is a restaurant, which the
         text then says all the same."""
+        mentioned = {field: self.mentioned(example.words, field) for field in self.known}
         meant = [
             [field, value, *([] if self.says(example.words, field, value) else [UNSAID])]
             for field, value in example.fields.items()
-            if (field, value) in self.pairs and value in self.mentioned(example.words, field)
+            if value in mentioned.get(field, ())
         ]
         beyond = [
             [field, value]
-            for field in self.known
-            for value in sorted(self.mentioned(example.words, field))
+            for field, values in mentioned.items()
+            for value in sorted(values)
             if example.fields.get(field) != value and self.says(example.words, field, value)
         ]
         return meant + beyond

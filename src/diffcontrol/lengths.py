@@ -7,16 +7,18 @@ apart; to settle the length first is usual in non-autoregressive translation (Gu
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import ClassVar
 
 from diffcontrol.allowed import Rules, whole
 from diffcontrol.data.corpus import Corpus, spaced
+from diffcontrol.recipe import Shared
 from diffcontrol.task import ControlTask, Target
 
 Lengths = list[int]  # numbers of words, sorted
 
 
-class TrainingLengths:
+class TrainingLengths(Shared):
     """Lengths of `texts` training texts, evenly spaced, by what they meet.
 
     enough: how many of them have to meet a target for these to count alone.
@@ -32,26 +34,26 @@ class TrainingLengths:
         """A number of words, `least` at the least, for a text that is to meet the targets, by a number from [0, 1). Of
         several targets that which the fewest training texts meet decides."""
         found = [self._meeting(name, target) for name, target in targets.items()]
-        choices = min((own for own in found if len(own) >= self.enough), key=len, default=self._all())
-        able = [length for length in choices if length >= least] or [n for n in self._all() if n >= least] or [least]
+        choices = min((own for own in found if len(own) >= self.enough), key=len, default=self._all)
+        able = [length for length in choices if length >= least] or [n for n in self._all if n >= least] or [least]
         return able[int(uniform * len(able))]
 
+    @cached_property
     def _all(self) -> Lengths:
-        return self._index("", lambda example: [""])[""]
+        return sorted(len(example.words) for example in spaced(self.corpus.splits["train"], self.texts))
 
     def _meeting(self, name: str, target: Target) -> Lengths:
-        task = self.tasks[name]
-        index = self._index(name, lambda example: map(_key, task.targets(task.annotate(example))), task.reads)
-        return index.get(_key(target), [])
-
-    def _index(self, name: str, keys: Any, corpus: Corpus | None = None) -> dict[str, Lengths]:
         if name not in self.by_target:
-            found: dict[str, Lengths] = {}
-            for example in spaced((corpus or self.corpus).splits["train"], self.texts):
-                for key in set(keys(example)):
-                    found.setdefault(key, []).append(len(example.words))
-            self.by_target[name] = {key: sorted(lengths) for key, lengths in found.items()}
-        return self.by_target[name]
+            self.by_target[name] = self._index(self.tasks[name])
+        return self.by_target[name].get(_key(target), [])
+
+    def _index(self, task: ControlTask) -> dict[str, Lengths]:
+        """Target → lengths of the training texts that meet it."""
+        found: dict[str, Lengths] = {}
+        for example in spaced((task.reads or self.corpus).splits["train"], self.texts):
+            for key in {_key(target) for target in task.targets(task.annotate(example))}:
+                found.setdefault(key, []).append(len(example.words))
+        return {key: sorted(lengths) for key, lengths in found.items()}
 
 
 def _key(target: Target) -> str:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton
-from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.data.corpus import Corpus, Example, spaced
 from diffcontrol.layout import Layout
 from diffcontrol.recipe import Content
 from diffcontrol.refused import Refused
@@ -86,10 +86,8 @@ class ControlTask(Content):
         corpus = self.reads
         if corpus is None or corpus.made_by_store:
             return
-        examples = corpus.splits["train"]
-        count = min(DIGESTED, len(examples))
-        for i in range(count):
-            annotation = self.annotate(examples[i * len(examples) // count])
+        for example in spaced(corpus.splits["train"], DIGESTED):
+            annotation = self.annotate(example)
             yield annotation, [self.serialize(target) for target in self.targets(annotation)]
         try:
             yield self.classes()

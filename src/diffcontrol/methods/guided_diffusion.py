@@ -62,11 +62,9 @@ class GuidedDiffusion(Steered):
         """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
-        layouts = (
-            self._ended(self.layouts(requests, draws), requests, draws)
-            if self.lengths
-            else self.layouts(requests, draws)
-        )
+        layouts = self.layouts(requests, draws)
+        if self.lengths:
+            layouts = self._ended(layouts, requests, draws)
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         draws = draws.children(guidance.particles)

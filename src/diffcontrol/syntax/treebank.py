@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest
+from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest, spaced
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
 from diffcontrol.refused import Refused
@@ -87,9 +87,7 @@ class Treebank(Corpus, Stage):
                 progress.advance(task, len(chunk))
 
     def _chosen(self, split: str) -> list[Example]:
-        examples = self.data.splits[split]
-        n = min(self.sizes[split] or len(examples), len(examples))
-        return [examples[i * len(examples) // n] for i in range(n)]
+        return spaced(self.data.splits[split], self.sizes[split])
 
 
 def _line(parsed: tuple[Sequence[str], Parse]) -> str:
