@@ -84,6 +84,8 @@ class Length(ControlTask):
 class EndHead(Head):
     """log p(END stands after the last word): one softmax over the positions."""
 
+    ends = True
+
     def __init__(self, width: int):
         super().__init__()
         self.score = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 1))

@@ -29,3 +29,10 @@ def test_where_too_few_meet_it_all_texts_count_and_none_is_too_short():
     assert drawn(own, {"colour": "red"}) == every
     assert min(drawn(own, {"colour": "red"}, least=max(every))) == max(every)
     assert drawn(own, {}, least=30) == {30}
+
+
+def test_a_rare_target_is_looked_for_in_all_texts():
+    corpus = FakeCorpus()
+    everywhere, few = lengths(corpus, enough=1), lengths(corpus, texts=1, enough=2)
+    for target in ("red", "blue"):
+        assert drawn(few, {"colour": target}) == drawn(everywhere, {"colour": target})

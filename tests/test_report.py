@@ -567,7 +567,8 @@ def tuned(scale: float, strict: float, perplexity: float) -> dict:
 
 @pytest.mark.parametrize(("runs", "said"), [
     ([(0.3, 0.5, 6.0), (1, 0.9, 12.0), (3, 0.95, 12.1)], "strength.scale=1 (90.0 % at 12.00, 1.20 × the unguided"),
-    ([(0.3, 0.5, 6.0), (1, 0.9, 8.0), (3, 0.9, 9.0)], "strength.scale=1 (90.0 % at 8.00"),  # of equals the weaker
+    ([(0.3, 0.5, 6.0), (1, 0.9, 9.0), (3, 0.9, 8.0)], "strength.scale=3 (90.0 % at 8.00"),  # of equals the more fluent
+    ([(0.3, 0.5, 6.0), (1, 0.9, 8.0), (3, 0.9, 8.0)], "strength.scale=1 (90.0 % at 8.00"),  # and then the weaker
     ([(0.3, 0.5, 13.0), (1, 0.9, 14.0)], "no strength stays within 1.2 × the unguided perplexity (10.00)"),
 ])  # fmt: skip
 def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs, said):

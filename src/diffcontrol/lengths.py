@@ -6,12 +6,13 @@ apart; to settle the length first is usual in non-autoregressive translation (Gu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
 from diffcontrol.allowed import Rules, whole
-from diffcontrol.data.corpus import Corpus, spaced
+from diffcontrol.data.corpus import Corpus, Example, spaced
+from diffcontrol.layout import Layout, of_text
 from diffcontrol.recipe import Shared
 from diffcontrol.task import ControlTask, Target
 
@@ -19,16 +20,17 @@ Lengths = list[int]  # numbers of words, sorted
 
 
 class TrainingLengths(Shared):
-    """Lengths of `texts` training texts, evenly spaced, by what they meet.
+    """Lengths of training texts, by what they meet.
 
-    enough: how many of them have to meet a target for these to count alone.
+    texts: how many are looked at, evenly spaced; where fewer than `enough` of them meet a target, all of the corpus are.
+    enough: how many texts have to meet a target for these to count alone.
     """
 
     allowed: ClassVar[Rules] = {"texts": whole(1), "enough": whole(1)}
 
     def __init__(self, data: Corpus, tasks: Mapping[str, ControlTask], texts: int = 4000, enough: int = 10):
         self.corpus, self.tasks, self.texts, self.enough = data, dict(tasks), texts, enough
-        self.by_target: dict[str, dict[str, Lengths]] = {}
+        self.by_target: dict[tuple[str, int], dict[str, Lengths]] = {}
 
     def draw(self, targets: Mapping[str, Target], least: int, uniform: float) -> int:
         """A number of words, `least` at the least, for a text that is to meet the targets, by a number from [0, 1). Of
@@ -38,19 +40,32 @@ class TrainingLengths(Shared):
         able = [length for length in choices if length >= least] or [n for n in self._all if n >= least] or [least]
         return able[int(uniform * len(able))]
 
+    def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int) -> Layout:
+        """The layout of a row of `length` positions with END after a drawn number of words, behind all that it fixes."""
+        words = self.draw(targets, max(least, *layout.words, 1), uniform)
+        return of_text(layout.words, words + 1, length)
+
     @cached_property
     def _all(self) -> Lengths:
         return sorted(len(example.words) for example in spaced(self.corpus.splits["train"], self.texts))
 
     def _meeting(self, name: str, target: Target) -> Lengths:
-        if name not in self.by_target:
-            self.by_target[name] = self._index(self.tasks[name])
-        return self.by_target[name].get(_key(target), [])
+        key, whole = _key(target), len(self._examples(self.tasks[name]))
+        found: Lengths = []
+        for texts in (min(self.texts, whole), whole):
+            if len(found) < self.enough:
+                if (name, texts) not in self.by_target:
+                    self.by_target[name, texts] = self._index(self.tasks[name], texts)
+                found = self.by_target[name, texts].get(key, [])
+        return found
 
-    def _index(self, task: ControlTask) -> dict[str, Lengths]:
-        """Target → lengths of the training texts that meet it."""
+    def _examples(self, task: ControlTask) -> Sequence[Example]:
+        return (task.reads or self.corpus).splits["train"]
+
+    def _index(self, task: ControlTask, texts: int) -> dict[str, Lengths]:
+        """Target → lengths of those of `texts` training texts that meet it."""
         found: dict[str, Lengths] = {}
-        for example in spaced((task.reads or self.corpus).splits["train"], self.texts):
+        for example in spaced(self._examples(task), texts):
             for key in {_key(target) for target in task.targets(task.annotate(example))}:
                 found.setdefault(key, []).append(len(example.words))
         return {key: sorted(lengths) for key, lengths in found.items()}

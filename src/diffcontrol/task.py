@@ -31,7 +31,12 @@ DIGESTED = 200  # training texts, evenly spaced, whose annotations and prompts e
 
 
 class Head(nn.Module, ABC):
-    """Reads hidden states of a noisy text; trained on annotations, asked for the probability of targets."""
+    """Reads hidden states of a noisy text; trained on annotations, asked for the probability of targets.
+
+    ends: whether the place of END is what it is asked for, so that nothing else fixes it.
+    """
+
+    ends: bool = False
 
     @abstractmethod
     def loss(self, hidden: Tensor, annotations: Sequence[Annotation]) -> Tensor:

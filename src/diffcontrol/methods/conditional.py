@@ -16,11 +16,14 @@ from torch import nn
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.conditional import ConditionalLM, classifier_free
 from diffcontrol.diffusion.decoding import Decoding
-from diffcontrol.diffusion.denoiser import known_words
+from diffcontrol.diffusion.denoiser import Anchored, Denoiser, known_words
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
+from diffcontrol.layout import Layout
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
+from diffcontrol.steering.anchor import known, within
 from diffcontrol.task import ControlTask, Request
 
 
@@ -28,13 +31,15 @@ class Conditional(Method):
     """Writes with `lms`, a conditional model for each task.
 
     weight: w of classifier-free guidance, of every task. 0 asks for nothing; 1 writes as one model learned to; above 1
-    what the target changes is exaggerated, so texts obey more and vary less.
+    what the target changes is exaggerated, so texts obey more and vary less. lengths: how long a text is where no
+    target says it, with END fixed there; a length that a target names is left to the models, which read it.
     """
 
     def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding, weight: float = 1.0,
-                 chunk: int = 50, seed: int = 0):  # fmt: skip
+                 lengths: TrainingLengths | None = None, chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lms, self.sampler, self.decoding, self.weight = dict(lms), sampler, decoding, weight
+        self.lengths = lengths
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
@@ -56,13 +61,37 @@ class Conditional(Method):
     @torch.no_grad()
     def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         lm = next(iter(self.lms.values())).lm
+        layouts = self._layouts(requests, draws, lm.length)
+        places, inner = known(layouts, lm), within(layouts, lm.length).to(lm.device)
+
+        def anchored(denoiser: Denoiser) -> Denoiser:
+            return Anchored(denoiser, *places, None, inner)
+
         pairs = [
-            (own.given([request.targets[name] for request in requests]), own.free(len(requests)))
+            (anchored(own.given([request.targets[name] for request in requests])), anchored(own.free(len(requests))))
             for name, own in self.lms.items()
         ]
-        x_t = draws.normal(lm.length, lm.embedding.embedding_dim).to(lm.device)
+        ends = [layout.end for layout in layouts if layout.end]
+        longest = 1 + max(ends) if self.sampler.crop and len(ends) == len(layouts) else lm.length
+        x_t = draws.normal(longest, lm.embedding.embedding_dim).to(lm.device)
         decode = partial(self.decoding, table=lm.table())
         predictions = self.sampler(classifier_free(pairs, self.weight), x_t, draws, decode)
         for step, prediction in enumerate(predictions):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
-        return [lm.corpus.vocabulary.decode(row) for row in known_words(prediction.logits).argmax(-1).tolist()]
+        rows = zip(known_words(prediction.logits).argmax(-1).tolist(), layouts, strict=True)
+        return [lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
+
+    def _layouts(self, requests: Sequence[Request], draws: Draws, length: int) -> list[Layout]:
+        """What is fixed in each row: END, where `lengths` draws it."""
+        if not self.lengths:
+            return [Layout()] * len(requests)
+        rows = zip(requests, draws.uniform().tolist(), strict=True)
+        return [self._layout(request, uniform, length) for request, uniform in rows]
+
+    def _layout(self, request: Request, uniform: float, length: int) -> Layout:
+        asked = {name: request.targets[name] for name in self.lms}
+        tasks = [(own.task, asked[name]) for name, own in self.lms.items()]
+        if not self.lengths or any(task.words(target) is not None for task, target in tasks):
+            return Layout()
+        least = max(task.least_words(target) for task, target in tasks)
+        return self.lengths.end(Layout(), asked, least, uniform, length)

@@ -63,7 +63,7 @@ class GuidedDiffusion(Steered):
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
         layouts = self.layouts(requests, draws)
-        if self.lengths:
+        if self.lengths and not any(steering.ends for steering in self.steering.values()):
             layouts = self._ended(layouts, requests, draws)
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
@@ -84,17 +84,16 @@ class GuidedDiffusion(Steered):
 
     def _end(self, layout: Layout, request: Request, uniform: float) -> Layout:
         assert self.lengths
-        positions = self.positions(request)
-        if not positions:
-            least = max(self.least([request]) - 2, *layout.words, 1)
-            asked = {task: request.targets[task] for task in self.steering}
-            positions = self.lengths.draw(asked, least, uniform) + 2
-        return of_text(layout.words, positions - 1, self.lm.length)
+        if positions := self.positions(request):
+            return of_text(layout.words, positions - 1, self.lm.length)
+        asked = {task: request.targets[task] for task in self.steering}
+        return self.lengths.end(layout, asked, self.least([request]) - 2, uniform, self.lm.length)
 
     def _positions(self, requests: Sequence[Request], layouts: Sequence[Layout]) -> int:
         """How many positions are computed for all rows."""
-        if self.lengths:
-            return max(self.least(requests), *(1 + (layout.end or 0) for layout in layouts))
+        ends = [layout.end for layout in layouts if layout.end]
+        if len(ends) == len(layouts):
+            return max(self.least(requests), 1 + max(ends))
         return self.longest(requests, self.lm.length)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:

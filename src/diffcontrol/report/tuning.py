@@ -1,7 +1,7 @@
 """The rule by which strengths are tuned, applied to the runs of `experiment=tune`.
 
-The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row; of equals the
-weaker. It is the same for every method.
+The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row; of equally
+successful ones that with the lowest perplexity, and if these are equal, too, the weaker. It is the same for every method.
 """
 
 import re
@@ -37,12 +37,12 @@ def _note(rows: Sequence[Row], free: float | None) -> str:
         return f"{where}: there is no unguided row to compare perplexities with."
     known = [(row, mean(row, "strict"), mean(row, "perplexity")) for row in rows]
     within = [
-        (strict, -natural(row.setting[SCALE])[0], row, perplexity)
+        (strict, -perplexity, -natural(row.setting[SCALE])[0], row)
         for row, strict, perplexity in known
         if strict is not None and perplexity is not None and perplexity <= WITHIN * free
     ]
     if not within:
         return f"{where}: no strength stays within {WITHIN} × the unguided perplexity ({free:.2f})."
-    strict, _, best, perplexity = max(within, key=lambda found: found[:2])
-    beside = f"{100 * strict:.1f} % at {perplexity:.2f}, {perplexity / free:.2f} × the unguided perplexity"
+    strict, fluency, _, best = max(within, key=lambda found: found[:3])
+    beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / free:.2f} × the unguided perplexity"
     return f"{where}: {SCALE}={best.setting[SCALE]} ({beside})."

@@ -81,7 +81,12 @@ class Weighted(Control):
 
 
 class Steering(ABC):  # noqa: B024  each part may be left out
-    """How one task steers guided diffusion."""
+    """How one task steers guided diffusion.
+
+    ends: whether its control moves END, so that nothing else fixes it.
+    """
+
+    ends: bool = False
 
     @classmethod
     def check(cls, task: ControlTask, corpus: Corpus) -> None:

@@ -99,6 +99,7 @@ class ControlClassifier(Trainable, ByTask):
         self.task, self.lm, self.encoder, self.window = task, lm, encoder, lm.window
         self.network, width = encoder.build(lm)
         self.head = task.head(width)
+        self.ends = self.head.ends
         self.token_evaluations = 0  # by a network of its own
 
     @classmethod

@@ -19,6 +19,8 @@ class Pull(Steering):
     """x̂₀ is pulled towards the vectors of the layout's words, those after END left out (paper §5.3, released
     langevin_fn_length: START and END alone are pulled). Of several layouts the likeliest counts."""
 
+    ends = True
+
     def __init__(self, task: ControlTask, lm: DiffusionLM):
         self.task, self.lm = task, lm
 
