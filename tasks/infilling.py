@@ -124,15 +124,23 @@ class Infilling(GapTask):
         """How many training texts have so many words."""
         return Counter(len(example.words) for example in self.corpus.splits["train"])
 
+    @cached_property
+    def _middles(self) -> Counter[int]:
+        """How many training texts have a gap of so many words; none where texts do not say where their gap is."""
+        texts = self.corpus.splits["train"]
+        return Counter(text.gap[1] - text.gap[0] for text in texts if isinstance(text, Gapped))
+
     def layouts(self, target: Mapping[str, Any]) -> list[Layout]:
-        """One for each length of the middle, as likely as texts of the whole's length are."""
+        """One for each length of the middle, as likely as middles of that length are in texts with a gap of their own, else
+        as texts of the whole's length."""
         left, right = target["left"], target["right"]
         low, high = _bounds(target["length"], target)
-        found = []
-        for total in range(len(left) + low + len(right), 1 + min(len(left) + high + len(right), self.most)):
-            start = 1 + total - len(right)
+        found, around = [], len(left) + len(right)
+        for middle in range(low, 1 + min(high, self.most - around)):
+            start, total = 1 + len(left) + middle, around + middle
             known = {**dict(enumerate(left, 1)), **dict(enumerate(right, start))}
-            found.append(of_text(known, total + 1, self.corpus.length, 0.01 + self._lengths[total]))
+            seen = self._middles[middle] if self._middles else self._lengths[total]
+            found.append(of_text(known, total + 1, self.corpus.length, 0.01 + seen))
         return found
 
     def gap(self, target: Mapping[str, Any]) -> tuple[list[str], list[str]]:

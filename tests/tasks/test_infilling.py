@@ -96,6 +96,15 @@ def test_a_free_middle_is_as_long_as_training_texts_make_it(task):
     assert max(free, key=lambda layout: layout.weight).end in (7, 9)  # texts of six and of eight words
 
 
+def test_where_texts_have_a_gap_of_their_own_a_free_middle_is_as_long_as_theirs():
+    class Stories(Pubs):
+        def read(self, split):
+            return [Gapped(("a", "b", "c", "d", "e"), gap=(1, 4))]
+
+    free = Infilling(Stories()).layouts(PUB | {"length": None})
+    assert max(free, key=lambda layout: layout.weight).end == 1 + len(["the", "pub", "is", "."]) + 3
+
+
 def test_the_middle_is_compared_with_what_was_cut_out_or_with_what_people_wrote(task):
     source = task.corpus.splits["train"][0]
     texts = [["the", "pub", "is", "very", "cheap", "."], ["the", "inn", "is", "so", "cheap", "."]]
