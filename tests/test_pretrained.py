@@ -23,14 +23,15 @@ def store(tmp_path_factory) -> Store:
 
 
 def asked(store: Store, task: str) -> dict[str, str]:
-    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors,
-    masked diffusion, and the hidden Markov model of look-ahead."""
+    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors, and
+    the other methods' models but for two: a conditional diffusion LM that fills gaps, and one that reads lengths."""
     cfg = composed(f"task={task}")
     found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
     found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
     if fudge := cfg["method"].get("fudge"):
         found |= {f"fudge.{name}": at for name, at in store.addresses(fudge).items()}
-    for name in ("masked", "lookahead"):
+    methods = ["masked", "lookahead", "infill" if task == "infilling" else "finetuned", "pplm"]
+    for name in methods + ["conditional"] * (task not in ("infilling", "length")):
         node = composed(f"task={task}", f"method=[{name}]")["method"][name]
         found |= {f"{name}.{part}": at for part, at in store.addresses(node).items()}
     return found

@@ -86,13 +86,19 @@ class Columns:
     labels: dict[str, str]
 
     @classmethod
-    def of(cls, columns: Mapping[str, Any]) -> "Columns":
-        unknown = sorted(set(columns) - set(COLUMNS))
-        if unknown or not columns.get("text"):
+    def of(cls, columns: Mapping[str, Any], text: str | None, more_fields: Mapping[str, str],
+           more_labels: Mapping[str, str]) -> "Columns":  # fmt: skip
+        """Those of `columns`, before which come the column of the text and further ones of fields and labels.
+
+        Raises:
+            Refused: a key of `columns` is unknown, or nothing names the column of the text.
+        """
+        unknown, text = sorted(set(columns) - set(COLUMNS)), text or columns.get("text")
+        if unknown or not text:
             wrong = f"has the unknown key {unknown[0]!r}" if unknown else "must name the column of the text (text: …)"
             raise Refused(f"data.columns {wrong}; keys are {', '.join(COLUMNS)}")
         fields, labels = (dict(columns.get(key) or {}) for key in ("fields", "labels"))
-        return cls(columns["text"], columns.get("meaning"), fields, labels)
+        return cls(text, columns.get("meaning"), {**fields, **more_fields}, {**labels, **more_labels})
 
     @property
     def needed(self) -> list[str]:

@@ -103,11 +103,7 @@ class Table(Corpus):
         self.file, self.shares, self.split_seed = file, {"dev": 0.1, "test": 0.1} | dict(shares or {}), split_seed
         if sum(self.shares.values()) >= 1:
             raise Refused(f"data.shares={self.shares}: dev and test together leave nothing of the texts for train")
-        said = {"text": text or columns.get("text")}
-        said |= {
-            key: {**(columns.get(key) or {}), **(own or {})} for key, own in (("labels", labels), ("fields", fields))
-        }
-        self.columns, self.rename = Columns.of({**columns, **said}), dict(rename or {})
+        self.columns, self.rename = Columns.of(columns, text, fields or {}, labels or {}), dict(rename or {})
         self.limit = dict(limit or {})
         self.labels_from_fields, self.given_forms = tuple(labels_from_fields), forms or {}
         self.length, self.more_than, self.malformed, self.delimiter = length, more_than, malformed, delimiter
