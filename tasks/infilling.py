@@ -131,8 +131,8 @@ class Infilling(GapTask):
         return Counter(text.gap[1] - text.gap[0] for text in texts if isinstance(text, Gapped))
 
     def layouts(self, target: Mapping[str, Any]) -> list[Layout]:
-        """One for each length of the middle, as likely as middles of that length are in texts with a gap of their own, else
-        as texts of the whole's length."""
+        """One for each length of the middle. It is as likely as middles of that length are where texts have a gap of
+        their own, else as texts of the whole's length."""
         left, right = target["left"], target["right"]
         low, high = _bounds(target["length"], target)
         found, around = [], len(left) + len(right)

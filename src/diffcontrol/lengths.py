@@ -22,7 +22,7 @@ Lengths = list[int]  # numbers of words, sorted
 class TrainingLengths(Shared):
     """Lengths of training texts, by what they meet.
 
-    texts: how many are looked at, evenly spaced; where fewer than `enough` of them meet a target, all of the corpus are.
+    texts: how many are looked at, evenly spaced; where fewer than `enough` of them meet a target, all are looked at.
     enough: how many texts have to meet a target for these to count alone.
     """
 
@@ -41,7 +41,7 @@ class TrainingLengths(Shared):
         return able[int(uniform * len(able))]
 
     def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int) -> Layout:
-        """The layout of a row of `length` positions with END after a drawn number of words, behind all that it fixes."""
+        """The layout of a row of `length` positions with END after a drawn number of words, behind what it fixes."""
         words = self.draw(targets, max(least, *layout.words, 1), uniform)
         return of_text(layout.words, words + 1, length)
 

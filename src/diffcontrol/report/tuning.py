@@ -1,7 +1,8 @@
 """The rule by which strengths are tuned, applied to the runs of `experiment=tune`.
 
 The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row; of equally
-successful ones that with the lowest perplexity, and if these are equal, too, the weaker. It is the same for every method.
+successful ones that with the lowest perplexity, and if these are equal, too, the weaker. It is the same for every
+method.
 """
 
 import re
