@@ -23,6 +23,7 @@ from diffcontrol.evaluation import succeeded
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
 from diffcontrol.report.texts import pieces
+from diffcontrol.requests import entry
 from diffcontrol.task import Mark
 
 TEACHER = "teacher"  # of the judges, the one that measures perplexity
@@ -152,7 +153,10 @@ class Model:
         cfg["targets"] |= {"from": [dict(targets)], "n": None, "on_invalid": "error"}
         if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
             del cfg["judge"][TEACHER]
-        return experiment.prepare(cfg, self.store)
+        try:
+            return experiment.prepare(cfg, self.store)
+        except Refused as error:  # who calls from Python named no list of targets
+            raise Refused(str(error).removeprefix(f"{entry(1)}: ")) from error
 
     def _configured(self, tasks: tuple[str, ...], seed: int | None) -> dict[str, Any]:
         """The configuration of these tasks, plain and new."""

@@ -35,7 +35,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if not isinstance(source, str | list | tuple):
         raise Refused(f"targets.from={source}: {ALLOWED}")
     if not isinstance(source, str):
-        given = ((f"targets.from, entry {i}", target) for i, target in enumerate(source, 1))
+        given = ((entry(i), target) for i, target in enumerate(source, 1))
         found = _given(tasks, given, on_invalid)
     elif source in SPLIT_OF:
         found = _annotated(tasks, corpus, SPLIT_OF[source], n, seed)
@@ -50,6 +50,11 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if n is not None and isinstance(source, str) and source in SPLIT_OF and len(found) < n:
         log.warning("targets: %d are used where targets.n=%d, as %s has no more", len(found), n, SPLIT_OF[source])
     return found[:n]
+
+
+def entry(i: int) -> str:
+    """Where the i-th target of a literal list stands, counted from 1."""
+    return f"targets.from, entry {i}"
 
 
 def _annotated(tasks: Mapping[str, ControlTask], corpus: Corpus, split: str, n: int | None, seed: int) -> list[Request]:
