@@ -270,7 +270,7 @@ def node(*overrides):
 
 def test_guidance_needs_to_know_texts_without_a_target():
     made, _ = node("conditional_lm.drop=0")
-    with pytest.raises(Refused, match=r"weight=1.5 of 1 task .*semantic_content .*drop=0"):
+    with pytest.raises(Refused, match=r"weight=4 of 1 task .*semantic_content .*drop=0"):
         Conditional.check(made, {}, None)
     Conditional.check(node("conditional_lm.drop=0", "method.conditional.weight=1")[0], {}, None)
     two = "task=[semantic_content,length]"
