@@ -16,6 +16,7 @@ from diffcontrol.diffusion.objective import CrossEntropy, EndToEnd
 from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.draws import Draws
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.methods.conditional import Conditional
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -258,6 +259,22 @@ def test_it_writes_the_text_without_its_prompt_and_the_same_one_again(corpus):
     assert texts == [text for (text,) in writer.generate(requests(6), 1)]
     P, L = models["colour"].prompt_length, corpus.length
     assert models["colour"].token_evaluations <= 2 * 2 * 6 * 11 * (P + L)  # prompts are counted too
+
+
+def test_a_text_is_as_long_as_a_training_text_that_meets_the_targets(trained, corpus):
+    lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus), "verb": FakeTask(VERBS, corpus)})
+    texts = method(trained, weight=2.0, lengths=lengths).generate(requests(), 1)
+    for request, (text,) in zip(requests(), texts, strict=True):
+        colour = request.targets["colour"]  # fewer training texts have a colour than a verb
+        assert len(text) in {len(e.words) for e in corpus.splits["train"] if colour in e.words}
+
+
+def test_a_length_that_the_target_names_is_left_to_the_model(trained, corpus, monkeypatch):
+    one = {"colour": trained["colour"]}
+    lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus)})
+    monkeypatch.setattr(FakeTask, "words", lambda self, target: 4)
+    monkeypatch.setattr(lengths, "end", lambda *args: pytest.fail("a length was drawn"))
+    assert any(text for (text,) in method(one, lengths=lengths).generate(requests(6), 1))
 
 
 # --- what is refused
