@@ -1,6 +1,7 @@
 """One change at a time to guided diffusion, and what it does to guided and unguided texts: a table of ablations.
 
     python benchmarks/ablations.py
+    python benchmarks/ablations.py task=syntax_tree '+benchmark={groups: [sampled]}'
     python benchmarks/ablations.py task=syntax_tree targets.n=30 '+benchmark={rows: [no self-conditioning, noise 1]}'
 
 `trained` rows train a language model and a classifier each, and so does the row that they are compared with, all with
@@ -36,6 +37,7 @@ SAMPLED: dict[str, list[str]] = {
     "50 steps": ["sampler.steps=50"],
     "200 steps": ["sampler.steps=200"],
     "guided at every step": ["guidance.stride=1", "guidance.lr=0.15"],
+    "lengths of its own, temperature 1.3": ["lengths=model"],
     "temperature 1": ["decoding.temperature=1"],
     "noise 1": ["sampler.noise=1"],
     "temperature 1, noise 1": ["decoding.temperature=1", "sampler.noise=1"],
@@ -57,14 +59,15 @@ COLUMNS = {"group": "group", "changed": "changed", "strict": "strict %", "perple
 
 def measure(cfg: DictConfig) -> None:
     names = [name for _, rows in GROUPS.values() for name in rows]
-    wanted = asked(cfg).get("rows", names)
-    if unknown := set(wanted) - set(names):
-        raise Refused(f"+benchmark.rows={sorted(unknown)}: allowed are {', '.join(dict.fromkeys(names))}")
+    wanted = {"rows": names, "groups": list(GROUPS)} | asked(cfg)
+    for key, known in (("rows", names), ("groups", GROUPS)):
+        if unknown := set(wanted[key]) - set(known):
+            raise Refused(f"+benchmark.{key}={sorted(unknown)}: allowed are {', '.join(dict.fromkeys(known))}")
     rows = [
         {"group": group, "changed": name, "overrides": overrides, **row(*shared, *overrides)}
         for group, (shared, changes) in GROUPS.items()
         for name, overrides in changes.items()
-        if name in wanted
+        if group in wanted["groups"] and name in wanted["rows"]
     ]
 
     def draw(figure: Any) -> None:

@@ -22,16 +22,23 @@ def store(tmp_path_factory) -> Store:
     return Store(tmp_path_factory.mktemp("empty"), SHIPPED, {"accelerator": "cpu"})
 
 
+OF_SOME = {
+    "finetuned": [task for task in options("task") if task != "infilling"],
+    "infill": ["infilling"],
+    "pplm": ["attribute", "first_word", "length", "semantic_content"],
+    "conditional": ["parts_of_speech", "semantic_content", "syntax_spans", "syntax_tree"],
+}
+
+
 def asked(store: Store, task: str) -> dict[str, str]:
-    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors, and
-    the other methods' models but for two: a conditional diffusion LM that fills gaps, and one that reads lengths."""
+    """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors,
+    masked diffusion, the hidden Markov model of look-ahead, and what other methods need for some of the tasks."""
     cfg = composed(f"task={task}")
     found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
     found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
     if fudge := cfg["method"].get("fudge"):
         found |= {f"fudge.{name}": at for name, at in store.addresses(fudge).items()}
-    methods = ["masked", "lookahead", "infill" if task == "infilling" else "finetuned", "pplm"]
-    for name in methods + ["conditional"] * (task not in ("infilling", "length")):
+    for name in ("masked", "lookahead", *(method for method, tasks in OF_SOME.items() if task in tasks)):
         node = composed(f"task={task}", f"method=[{name}]")["method"][name]
         found |= {f"{name}.{part}": at for part, at in store.addresses(node).items()}
     return found
