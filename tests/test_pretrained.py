@@ -23,10 +23,8 @@ def store(tmp_path_factory) -> Store:
 
 
 OF_SOME = {
-    "finetuned": [task for task in options("task") if task != "infilling"],
     "infill": ["infilling"],
-    "pplm": ["attribute", "first_word", "length", "semantic_content"],
-    "conditional": ["parts_of_speech", "semantic_content", "syntax_spans", "syntax_tree"],
+    "pplm": ["attribute", "length", "semantic_content"],
 }
 
 
