@@ -13,11 +13,13 @@ from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.draws import Draws
 from diffcontrol.guidance.langevin import Langevin
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.methods.candidates import BestOf
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.methods.mixture import Mixture
 from diffcontrol.steering.anchor import Anchor
 from diffcontrol.steering.base import Control, Steering
+from diffcontrol.steering.pull import Pull
 from diffcontrol.task import Request
 from diffcontrol.text import UNK
 from tests.fakes import OPTIM, FakeCorpus
@@ -160,8 +162,11 @@ def test_a_word_that_the_vocabulary_lacks_is_never_written(lm, temperature):
     assert not any("UNK" in words for group in texts for words in group)
 
 
-class Drawn:
+class Drawn(TrainingLengths):
     """Stands for the lengths of training texts: five words, or what is needed."""
+
+    def __init__(self):
+        super().__init__(FakeCorpus(), {})
 
     def draw(self, targets, least, uniform):
         assert 0 <= uniform < 1
@@ -177,3 +182,9 @@ def test_texts_are_as_long_as_was_drawn_where_the_target_leaves_it_open(lm, look
     assert {shape[1] for shape in looks} == {7}  # START, five words, END: no other position is computed
     needy = method(lm, {"stated": Stated()}, clean=True, lengths=Drawn())
     assert len(needy.generate([Request({"stated": (None, 9, 0.0)})], 1)[0][0]) == 7
+
+
+def test_nothing_fixes_end_where_the_control_moves_it(lm, monkeypatch):
+    monkeypatch.setattr(Drawn, "end", lambda *args: pytest.fail("a length was drawn"))
+    pulled = method(lm, {"length": Pull(Length(lm.corpus), lm)}, clean=True, lengths=Drawn())
+    assert len(pulled.generate([Request({"length": 3})], 2)[0]) == 2
