@@ -46,6 +46,12 @@ def of_text(words: Mapping[int, str], end: int, length: int, weight: float = 1.0
     return Layout({0: "START", **words, end: "END", **after}, weight)
 
 
+def taken(layouts: Sequence[Layout]) -> int | None:
+    """How many positions the longest of them takes, END included; None where one does not fix END, or there is none."""
+    ends = [layout.end for layout in layouts if layout.end is not None]
+    return 1 + max(ends) if ends and len(ends) == len(layouts) else None
+
+
 def joint(choices: Sequence[Sequence[Layout]]) -> list[Layout]:
     """The layouts that agree with one of each task's; tasks that fix nothing give none and are left out.
 

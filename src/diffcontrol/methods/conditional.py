@@ -19,7 +19,7 @@ from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser, known_words
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
-from diffcontrol.layout import Layout
+from diffcontrol.layout import Layout, taken
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
@@ -71,8 +71,7 @@ class Conditional(Method):
             (anchored(own.given([request.targets[name] for request in requests])), anchored(own.free(len(requests))))
             for name, own in self.lms.items()
         ]
-        ends = [layout.end for layout in layouts if layout.end]
-        longest = 1 + max(ends) if self.sampler.crop and len(ends) == len(layouts) else lm.length
+        longest = (self.sampler.crop and taken(layouts)) or lm.length
         x_t = draws.normal(longest, lm.embedding.embedding_dim).to(lm.device)
         decode = partial(self.decoding, table=lm.table())
         predictions = self.sampler(classifier_free(pairs, self.weight), x_t, draws, decode)

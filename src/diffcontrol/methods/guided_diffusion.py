@@ -15,7 +15,7 @@ from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
 from diffcontrol.guidance.base import Guidance, Unguided
-from diffcontrol.layout import Layout, of_text
+from diffcontrol.layout import Layout, of_text, taken
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Progress
 from diffcontrol.methods.steered import Steered
@@ -91,9 +91,8 @@ class GuidedDiffusion(Steered):
 
     def _positions(self, requests: Sequence[Request], layouts: Sequence[Layout]) -> int:
         """How many positions are computed for all rows."""
-        ends = [layout.end for layout in layouts if layout.end]
-        if len(ends) == len(layouts):
-            return max(self.least(requests), 1 + max(ends))
+        if positions := taken(layouts):
+            return max(self.least(requests), positions)
         return self.longest(requests, self.lm.length)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcontrol.data.corpus import Corpus
-from diffcontrol.layout import Layout
+from diffcontrol.layout import Layout, taken
 from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Steering
 from diffcontrol.task import ControlTask, Target
@@ -30,8 +30,7 @@ class Anchor(Steering):
         return self.task.layouts(target)
 
     def positions(self, target: Target) -> int | None:
-        ends = [layout.end for layout in self.task.layouts(target)]
-        return 1 + max(end for end in ends if end is not None) if ends and None not in ends else None
+        return taken(self.task.layouts(target))
 
 
 class Writer(Protocol):
