@@ -36,7 +36,7 @@ SAMPLED: dict[str, list[str]] = {
     "10 steps": ["sampler.steps=10"],
     "50 steps": ["sampler.steps=50"],
     "200 steps": ["sampler.steps=200"],
-    "guided at every step": ["guidance.stride=1", "guidance.lr=0.15"],
+    "guided at every step": ["guidance.stride=1"],
     "lengths of its own, temperature 1.3": ["lengths=model"],
     "temperature 1": ["decoding.temperature=1"],
     "noise 1": ["sampler.noise=1"],

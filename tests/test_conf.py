@@ -385,7 +385,7 @@ NEUTRAL = [
     ("seed=7", "num_samples=9", "targets.n=3", "targets.seed=4", "targets.from=dev", "sampler.steps=7"),
     ("strength.scale=2", "strength.langevin.semantic_content=3", "strength.fudge.semantic_content=3", "sampler=ddpm"),
     ("decoding.temperature=0.7", "decoding.clamp=1", "chunk=3", "guidance=langevin_adagrad"),
-    ("guidance.lr=0.3", "logger=[csv,wandb]", "model_seed=0"),
+    ("guidance.distance=9", "logger=[csv,wandb]", "model_seed=0"),
     ("trainer.devices=2", "trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.compile=true", "~logger"),
     ("paths.store=/elsewhere", "paths.outputs=/elsewhere", "paths.pretrained=/elsewhere", "paths.e2e=/elsewhere"),
 ]

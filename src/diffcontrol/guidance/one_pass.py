@@ -4,9 +4,11 @@ The paper's update asks the control about x_s, the draw, and so runs the network
 is asked about x_t, at the look that the step needs anyway, and the draw is moved along that gradient:
 
     x_s  +=  lr · sign( Σ_k strength_k · ∂ log p(c_k | x_t)/∂x_t  −  2 · fluency · (x_s − mean) / σ )
+    lr    =  distance · stride / steps
 
 From one step to the next the gradient hardly turns, and only its signs are used. A step costs one forward and one
-backward pass in place of two forward passes and a backward one.
+backward pass in place of two forward passes and a backward one. The paper's lr is of one step, so that more steps move
+a text further, and 200 of them broke ours; here they all share one distance (docs/log.md).
 
 B batch · L positions · D embedding width
 """
@@ -27,25 +29,27 @@ from diffcontrol.steering.base import Look, Weighted
 
 
 class OnePass(Guidance):
-    """lr: how far every coordinate moves; fluency: the weight of the pull towards the transition's mean."""
+    """distance: how far every coordinate moves over the whole process, however many steps there are; fluency: the
+    weight of the pull towards the transition's mean."""
 
-    allowed: ClassVar[Rules] = {"lr": number(above=0), "fluency": number(0)}
+    allowed: ClassVar[Rules] = {"distance": number(above=0), "fluency": number(0)}
 
-    def __init__(self, strength: Mapping[str, float] | None = None, lr: float = 0.1, fluency: float = 1.0,
+    def __init__(self, strength: Mapping[str, float] | None = None, distance: float = 3.0, fluency: float = 1.0,
                  start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip
         super().__init__(strength, start, stop, stride)
-        self.lr, self.fluency = lr, fluency
+        self.distance, self.fluency = distance, fluency
 
     def bind(self, denoiser: Denoiser, control: Weighted, times: Tensor) -> tuple[Denoiser, Move]:
         acting = {t for t, _ in self.acting(times.tolist(), denoiser.low)}
         looking = _Differentiated(denoiser, control, acting)
+        lr = self.distance * self.stride / (len(times) - 1)
 
         def move(x_s: Tensor, step: Normal, s: Tensor, prediction: Prediction) -> Tensor:
             looking.spread = spread = spread_of(step)
             if looking.gradient is None:
                 return x_s
             pull = 2 * self.fluency * (x_s - step.mean) / spread
-            return x_s + self.lr * (looking.gradient - pull).sign()
+            return x_s + lr * (looking.gradient - pull).sign()
 
         return looking, move
 
