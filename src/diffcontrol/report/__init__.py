@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from diffcontrol.drafts import write_whole
-from diffcontrol.report.layout import WIDTH, markdown, table
+from diffcontrol.report.grid import WIDTH
+from diffcontrol.report.layout import markdown, table
 from diffcontrol.report.page import run_page
 from diffcontrol.report.plot import tradeoff
 from diffcontrol.report.terminal import excerpt

@@ -8,15 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from diffcontrol.report import pooling, published
-from diffcontrol.report.layout import (
-    MEANS,
-    REFERENCES,
-    SHOWN,
-    asked,
-    cell,
-    number,
-    order,
-)
+from diffcontrol.report.grid import cell, number
+from diffcontrol.report.layout import MEANS, REFERENCES, SHOWN, asked, order
 
 SHOWN_OF_RUNS: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, scale
     ("strict %", "strict", 1, 100.0),

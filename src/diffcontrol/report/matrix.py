@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from diffcontrol.report.gather import Row, mean
-from diffcontrol.report.layout import Cell, Grid, markdown_table, number
+from diffcontrol.report.grid import Cell, Grid, markdown_table, number
 
 CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over runs."
 GRAMMATICAL = "g: share of texts that the data's grammar can write, in %."

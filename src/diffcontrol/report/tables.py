@@ -10,7 +10,8 @@ from rich.text import Text
 
 from diffcontrol.report import published, tuning
 from diffcontrol.report.gather import SHOWN_OF_RUNS, Row, mean_of, pooled
-from diffcontrol.report.layout import MISSING, WHERE_MEASURED, Cell, Grid, cell, markdown_table, number
+from diffcontrol.report.grid import MISSING, Cell, Grid, cell, markdown_table, number
+from diffcontrol.report.layout import WHERE_MEASURED
 
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
 
