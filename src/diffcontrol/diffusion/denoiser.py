@@ -21,6 +21,12 @@ def known_words(logits: Tensor) -> Tensor:
     return logits.masked_fill(unknown, IMPOSSIBLE)
 
 
+def words_within(logits: Tensor, within: Tensor) -> Tensor:
+    """Logits [B L V] by which the places `within`, bool [B L], hold words, none of the specials."""
+    special = torch.arange(logits.shape[-1], device=logits.device) < len(SPECIALS)
+    return logits.masked_fill(within[..., None] & special, IMPOSSIBLE)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What the network says of one x_t, before any decoding.
@@ -97,8 +103,7 @@ class Anchored(Wrapper):
         prediction = self.denoiser(torch.where(mask, shown, x_t), t, previous)
         logits = prediction.logits
         if self.within is not None:
-            special = torch.arange(logits.shape[-1], device=logits.device) < len(SPECIALS)
-            logits = logits.masked_fill(self.within[:, :length, None] & special, IMPOSSIBLE)
+            logits = words_within(logits, self.within[:, :length])
             prediction = prediction.reweighed(logits, self.table())  # x̂₀ holds no special either
         certain = torch.full_like(logits, IMPOSSIBLE).scatter(-1, known[..., None], 0.0)
         return replace(

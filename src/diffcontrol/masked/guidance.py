@@ -24,10 +24,9 @@ import torch
 from torch import Tensor
 
 from diffcontrol.allowed import Rules, arguments, whole
-from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
+from diffcontrol.diffusion.denoiser import Prediction, words_within
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.steering.base import Look, Weighted
-from diffcontrol.text import SPECIALS
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ class Questions:
     def words(self, prediction: Prediction, rows: Sequence[int]) -> Tensor:
         """log p(w | z) without regard to the controls, [n L V]."""
         logits = prediction.logits.detach()
-        special = torch.arange(logits.shape[-1], device=logits.device) < len(SPECIALS)
-        inner = self.inner[list(rows), : logits.shape[1], None]
-        return logits.masked_fill(inner & special, IMPOSSIBLE).log_softmax(-1)
+        return words_within(logits, self.inner[list(rows), : logits.shape[1]]).log_softmax(-1)
 
 
 class MaskedGuidance(ABC):
