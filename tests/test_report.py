@@ -553,8 +553,8 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
         assert [dict(zip(table["columns"], line, strict=True)) for line in table["data"]] == lines
 
 
-def tuned(scale: float, strict: float, perplexity: float) -> dict:
-    """A run of experiment=tune: fudge at one strength, the unguided row at perplexity 10."""
+def tuned(scale: float, strict: float, perplexity: float, entropy: float | None = None) -> dict:
+    """A run of experiment=tune: fudge at one strength, the unguided row at perplexity 10, and 5 bits if it has any."""
     results = made_up(settings={"experiment": "tune"})
     results["methods"] = {name: results["methods"][name] for name in ("unguided", "fudge")}
     results["methods"]["unguided"]["fluency"]["perplexity"] = measure(10.0, 0.5)
@@ -562,6 +562,9 @@ def tuned(scale: float, strict: float, perplexity: float) -> dict:
     fudge["success"]["semantic_content"]["strict"] = measure(strict)
     fudge["fluency"] = {"perplexity": measure(perplexity, 0.5), "nll": measure(perplexity / 10)}
     fudge["strength"] = {"scale": scale, "strength.semantic_content": 8 * scale}
+    if entropy:
+        for name, bits in (("unguided", 5.0), ("fudge", entropy)):
+            results["methods"][name]["diversity"] = {"word_entropy": measure(bits, 0.1)}
     return results
 
 
@@ -569,6 +572,9 @@ def tuned(scale: float, strict: float, perplexity: float) -> dict:
     ([(0.3, 0.5, 6.0), (1, 0.9, 12.0), (3, 0.95, 12.1)], "strength.scale=1 (90.0 % at 12.00, 1.20 × the unguided"),
     ([(0.3, 0.5, 6.0), (1, 0.9, 9.0), (3, 0.9, 8.0)], "strength.scale=3 (90.0 % at 8.00"),  # of equals the more fluent
     ([(0.3, 0.5, 6.0), (1, 0.9, 8.0), (3, 0.9, 8.0)], "strength.scale=1 (90.0 % at 8.00"),  # and then the weaker
+    ([(0.3, 0.9, 9.0, 5.2), (1, 0.9, 8.0, 4.9), (3, 0.9, 5.0, 4.8)], "strength.scale=1 (90.0 % at 8.00"),  # 3 repeats
+    ([(0.3, 0.9, 9.0, 4.5), (1, 0.9, 8.0, 4.4)], "strength.scale=0.3 (90.0 % at 9.00"),  # both do, the second more
+    ([(0.3, 0.9, 9.0, 5.0), (1, 1.0, 8.0, 4.0)], "strength.scale=1 (100.0 % at 8.00"),  # success counts first
     ([(0.3, 0.5, 13.0), (1, 0.9, 14.0)], "no strength stays within 1.2 × the unguided perplexity (10.00)"),
 ])  # fmt: skip
 def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs, said):

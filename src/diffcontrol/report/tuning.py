@@ -1,14 +1,16 @@
 """The rule by which strengths are tuned, applied to the runs of `experiment=tune`.
 
-The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row; of equally
-successful ones that with the lowest perplexity, and if these are equal, too, the weaker. It is the same for every
-method.
+The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row. Of equally
+successful ones that with the lowest perplexity which does not repeat itself, that is, whose word entropy is at least
+`REPEATS` × that of the unguided row; where all are below, that with the highest entropy. If these are equal, too, the
+weaker. It is the same for every method.
 """
 
 import re
 from collections.abc import Sequence
 
 from diffcontrol.report.gather import Row, mean, natural
+from diffcontrol.report.layout import REPEATS
 
 EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
 SCALE = "strength.scale"
@@ -26,24 +28,32 @@ def notes(rows: Sequence[Row]) -> list[str]:
     return [_note(own, _free(tuned, own[0])) for own in swept.values() if len(own) > 1]
 
 
-def _free(rows: Sequence[Row], like: Row) -> float | None:
-    """The perplexity of the unguided row beside this one."""
+def _free(rows: Sequence[Row], like: Row) -> Row | None:
+    """The unguided row beside this one."""
     beside = [row for row in rows if (row.title, row.tasks, row.method) == (like.title, like.tasks, "unguided")]
-    return mean(beside[0], "perplexity") if beside else None
+    return beside[0] if beside else None
 
 
-def _note(rows: Sequence[Row], free: float | None) -> str:
+def _varied(row: Row, unguided: Row) -> float:
+    """Word entropy over that of the unguided row, at most REPEATS: what is above does not repeat itself. Runs without
+    entropies are all alike."""
+    entropy, free = mean(row, "word_entropy"), mean(unguided, "word_entropy")
+    return min(entropy / free, REPEATS) if entropy and free else REPEATS
+
+
+def _note(rows: Sequence[Row], unguided: Row | None) -> str:
     where = f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}"
-    if free is None:
+    free = mean(unguided, "perplexity") if unguided else None
+    if unguided is None or free is None:
         return f"{where}: there is no unguided row to compare perplexities with."
     known = [(row, mean(row, "strict"), mean(row, "perplexity")) for row in rows]
     within = [
-        (strict, -perplexity, -natural(row.setting[SCALE])[0], row)
+        (strict, _varied(row, unguided), -perplexity, -natural(row.setting[SCALE])[0], row)
         for row, strict, perplexity in known
         if strict is not None and perplexity is not None and perplexity <= WITHIN * free
     ]
     if not within:
         return f"{where}: no strength stays within {WITHIN} × the unguided perplexity ({free:.2f})."
-    strict, fluency, _, best = max(within, key=lambda found: found[:3])
+    strict, _, fluency, _, best = max(within, key=lambda found: found[:4])
     beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / free:.2f} × the unguided perplexity"
     return f"{where}: {SCALE}={best.setting[SCALE]} ({beside})."
