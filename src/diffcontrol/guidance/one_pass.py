@@ -34,7 +34,7 @@ class OnePass(Guidance):
 
     allowed: ClassVar[Rules] = {"distance": number(above=0), "fluency": number(0)}
 
-    def __init__(self, strength: Mapping[str, float] | None = None, distance: float = 3.0, fluency: float = 1.0,
+    def __init__(self, strength: Mapping[str, float] | None = None, distance: float = 3.125, fluency: float = 1.0,
                  start: float = 1.0, stop: float = 0.0, stride: int = 1):  # fmt: skip
         super().__init__(strength, start, stop, stride)
         self.distance, self.fluency = distance, fluency
