@@ -206,9 +206,6 @@ class Mention(Rule):
         self.follows = Follows(saying(task.tellings[self.field, self.value], vocabulary), task.corpus.length - 2)
         self.forms = [form.split() for form, meant in task.forms[self.field] if meant == self.value]
         self.vocabulary = vocabulary
-        self.spellings: dict[str, list[int]] = {}
-        for word, i in vocabulary.ids.items():
-            self.spellings.setdefault(word.lower(), []).append(i)
 
     def factors(self, words: Sequence[int]) -> Tensor:
         added = self.follows.factors(words)
@@ -219,7 +216,7 @@ class Mention(Rule):
         for form in self.forms:
             for n in range(min(len(form), len(lower) + 1)):
                 if lower[len(lower) - n :] == form[:n]:
-                    spelled = self.spellings.get(form[n], [])
+                    spelled = self.vocabulary.spellings.get(form[n], [])
                     gained[spelled] = gained[spelled].clamp(min=(1 + n) * gain)
         return added + gained
 
@@ -231,7 +228,7 @@ class Mention(Rule):
         before = self._nearness(text)
         gains = torch.full((len(self.vocabulary),), self._nearness([*text, ""]) - before)
         for word in {word for form in self.forms for word in form} if before < 0 else ():
-            gains[self.spellings.get(word, [])] = self._nearness([*text, word]) - before
+            gains[self.vocabulary.spellings.get(word, [])] = self._nearness([*text, word]) - before
         potential = torch.zeros(len(gains)).masked_fill(~allowed, -torch.inf)
         return gains + potential, potential
 

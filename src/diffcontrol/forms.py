@@ -54,10 +54,8 @@ def saying(telling: Telling, vocabulary: Vocabulary) -> Automaton:
     Its states are whether it is SAID, and the words that cannot be judged yet.
     """
     told = sorted({word for form in telling.forms for word in form})
-    spelled: dict[str, list[int]] = {}
-    for word, i in vocabulary.ids.items():
-        spelled.setdefault(word.lower(), []).append(i)
-    classes, members = classed([words(spelled.get(word, []), len(vocabulary)) for word in told], len(vocabulary))
+    spelled = [words(vocabulary.spellings.get(word, []), len(vocabulary)) for word in told]
+    classes, members = classed(spelled, len(vocabulary))
     names = [told[int(column.nonzero()[0])] if column.any() else "" for column in members.T]  # "" stands in no form
 
     def step(state: tuple[bool, Words], word: int) -> tuple[bool, Words] | None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,6 +29,14 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @cached_property
+    def spellings(self) -> dict[str, list[int]]:
+        """A word in lower case → ids of all words that are it in some case."""
+        found: dict[str, list[int]] = {}
+        for word, i in self.ids.items():
+            found.setdefault(word.lower(), []).append(i)
+        return found
 
     def encode(self, text: Sequence[str], length: int) -> Tensor:
         """Ids [length] of START text END PAD…; unknown words become UNK, a longer text is cut (and loses END)."""
