@@ -14,7 +14,7 @@ from typing import Any
 from common import asked, command, composed, scored, write
 from omegaconf import DictConfig
 
-from diffcontrol import experiment
+from diffcontrol.preparing import prepare
 from diffcontrol.refused import Refused
 
 PLAIN = "as configured"
@@ -88,7 +88,7 @@ def measure(cfg: DictConfig) -> None:
 def row(*overrides: str) -> dict[str, Any]:
     """What guided diffusion of these overrides writes, and its language model alone."""
     cfg = composed(*overrides)
-    ready = experiment.prepare(cfg)
+    ready = prepare(cfg)
     guided, free = (scored(ready, name, cfg["num_samples"]) for name in ("guided_diffusion", "unguided"))
     seconds = ready.store.seconds(ready.methods["guided_diffusion"])
     return guided | {f"free_{key}": value for key, value in free.items()} | {"minutes": seconds / 60}

@@ -14,7 +14,7 @@ from common import asked, command, composed, scored, write
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffcontrol import experiment
+from diffcontrol.preparing import prepare
 from diffcontrol.refused import Refused
 
 BUDGETS = ("quick", "default", "long")
@@ -39,7 +39,7 @@ def measure(cfg: DictConfig) -> None:
     rows = []
     for budget in wanted["budgets"]:
         full = composed(f"budget={budget}")
-        ready, nodes = experiment.prepare(full), unguided(full)
+        ready, nodes = prepare(full), unguided(full)
         if unknown := set(wanted["models"]) - set(nodes):
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")
         for model in wanted["models"]:

@@ -30,8 +30,8 @@ from rich.table import Table  # noqa: E402
 from diffcontrol import resolvers  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import evaluate  # noqa: E402
-from diffcontrol.experiment import NOISE, Prepared, resolved  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
+from diffcontrol.preparing import NOISE, Prepared, resolved  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.report.layout import overall  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 
 from diffcontrol.data.corpus import spaced
 from diffcontrol.diffusion.bound import bound
-from diffcontrol.experiment import store_of
 from diffcontrol.metrics import interval
+from diffcontrol.preparing import store_of
 
 TEXTS, DRAWS, LOOKS = 200, 32, (1, 2)
 COLUMNS = {

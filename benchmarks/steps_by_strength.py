@@ -12,7 +12,7 @@ from typing import Any
 from common import asked, changed, command, scored, write
 from omegaconf import DictConfig
 
-from diffcontrol import experiment
+from diffcontrol.preparing import prepare
 
 STEPS, SCALES = (8, 12, 18, 25, 50, 100, 200), (0.3, 1.0, 3.0)
 COLUMNS = {"scale": "× strength", "steps": "steps", "token_evaluations": "token evaluations / sample",
@@ -23,7 +23,7 @@ COLUMNS = {"scale": "× strength", "steps": "steps", "token_evaluations": "token
 
 def measure(cfg: DictConfig) -> None:
     wanted = {"steps": list(STEPS), "scales": list(SCALES)} | asked(cfg)
-    ready = experiment.prepare(changed(cfg, {}))
+    ready = prepare(changed(cfg, {}))
     rows = []
     for scale in wanted["scales"]:
         for steps in wanted["steps"]:

@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 import diffcontrol
-from diffcontrol import experiment
+from diffcontrol.preparing import prepare
 from diffcontrol.task import Mark
 from tests.composing import CONF, composed
 
@@ -127,9 +127,7 @@ def test_the_command_line_refuses_a_target_in_the_same_words(model):
     said = []
     for refused in (
         lambda: model.generate(semantic_content=target),
-        lambda: experiment.prepare(
-            composed(*TINY, "task=semantic_content", "targets.from=[[food,Nosuch]]"), model.store
-        ),
+        lambda: prepare(composed(*TINY, "task=semantic_content", "targets.from=[[food,Nosuch]]"), model.store),
     ):
         with pytest.raises(diffcontrol.Refused) as error:
             refused()

@@ -45,7 +45,8 @@ BRIEFER = {
 }
 #: what a command that is run must not ask for: another machine, the network, or a folder of the reader's
 NEEDS = ("<", "trainer.accelerator=gpu", "trainer.devices", "submitit", "data=e2e", "experiment=e2e", "experiment=[e2e",
-         "data=rocstories", "experiment=paper", "parser=", "hf://", "model=base", "…", "joblib", "optuna", "logger=")  # fmt: skip
+         "data=rocstories", "experiment=paper", "parser=", "hf://", "model=base", "…", "joblib", "optuna",
+         "logger=")  # fmt: skip
 WORDS = ("the their our", "soup pasta food place", "very so")
 OPINIONS = (("great", "good"), ("fresh", "good"), ("cold", "bad"), ("slow", "bad"))
 CSV = "review,stars\n" + "".join(

@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from diffcontrol.experiment import resolved
+from diffcontrol.preparing import resolved
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
 from diffcontrol.store import Store

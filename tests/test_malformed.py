@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diffcontrol import allowed
-from diffcontrol.experiment import prepare, resolved
+from diffcontrol.preparing import prepare, resolved
 from diffcontrol.refused import Refused
 from diffcontrol.requests import choose
 from diffcontrol.store import Store

@@ -18,8 +18,9 @@ from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
-from diffcontrol import experiment, places, resolvers
+from diffcontrol import places, resolvers
 from diffcontrol.evaluation import succeeded
+from diffcontrol.preparing import Prepared, prepare, resolved, store_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
 from diffcontrol.report.texts import pieces
@@ -76,7 +77,7 @@ class Model:
         self.overrides, self.methods = tuple(overrides), tuple(methods)
         self.paths = {key: str(value) for key, value in (("store", store), ("pretrained", pretrained)) if value}
         self.composed: dict[tuple[str, ...], DictConfig] = {}
-        self.store = experiment.store_of(experiment.resolved(self._compose()))
+        self.store = store_of(resolved(self._compose()))
 
     def generate(self, *, n: int = 1, seed: int | None = None, perplexity: bool | None = None,
                  **targets: Any) -> list[Result]:  # fmt: skip
@@ -141,7 +142,7 @@ class Model:
         most = [json.loads(text) for text, _ in count.most_common(n)]
         return {" ".join(found.serialize(target)): target for target in most}
 
-    def _prepared(self, targets: Mapping[str, Any], seed: int | None, perplexity: bool | None) -> experiment.Prepared:
+    def _prepared(self, targets: Mapping[str, Any], seed: int | None, perplexity: bool | None) -> Prepared:
         """The tasks, the request, the judges and the methods of these targets; what is missing of the judges is trained
         first.
 
@@ -154,7 +155,7 @@ class Model:
         if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
             del cfg["judge"][TEACHER]
         try:
-            return experiment.prepare(cfg, self.store)
+            return prepare(cfg, self.store)
         except Refused as error:  # who calls from Python named no list of targets
             raise Refused(str(error).removeprefix(f"{entry(1)}: ")) from error
 
@@ -165,7 +166,7 @@ class Model:
         cfg = deepcopy(self.composed[tasks])
         if seed is not None:
             cfg.seed = seed
-        return experiment.resolved(cfg)
+        return resolved(cfg)
 
     def _compose(self, tasks: Sequence[str] = ()) -> DictConfig:
         """The configuration as Hydra composes it: of these tasks, or of its default one."""
@@ -187,7 +188,7 @@ class Model:
         return cfg
 
 
-def _results(texts: Sequence[Sequence[str]], ready: experiment.Prepared) -> list[Result]:
+def _results(texts: Sequence[Sequence[str]], ready: Prepared) -> list[Result]:
     """Texts for the one request of `ready`, scored and marked."""
     success, _ = succeeded([texts], ready.requests, ready.tasks, ready.judges)
     marks = {

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from diffcontrol import experiment, ranks
 from diffcontrol.evaluation import evaluate
 from diffcontrol.method import Method
+from diffcontrol.preparing import Prepared, prepare, resolved
 from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
@@ -32,10 +33,10 @@ def run(cfg: DictConfig) -> float:
     Raises:
         Refused: the config asks for something that cannot be done.
     """
-    plain = experiment.resolved(cfg)
+    plain = resolved(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
-    ready = experiment.prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
+    ready = prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
     tasks, requests, judges = ready.tasks, ready.requests, ready.judges
     methods = {name: built(ready, name, plain["sweep"].get(name, {})) for name in ready.methods}
     if not ranks.is_first():  # several devices train; one writes
@@ -57,12 +58,12 @@ def run(cfg: DictConfig) -> float:
     return score
 
 
-def built(ready: experiment.Prepared, name: str, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Method, Setting]]:
+def built(ready: Prepared, name: str, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Method, Setting]]:
     """The method with each of its settings."""
     return [(ready.store.build(ready.methods[name] | setting), setting) for setting in settings(sweep)]
 
 
-def point(ready: experiment.Prepared, name: str, n: int, method: Method, setting: Setting) -> Point:
+def point(ready: Prepared, name: str, n: int, method: Method, setting: Setting) -> Point:
     """What the method's texts are worth, `n` for each target."""
     title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
     texts = method.generate(ready.requests, n, title=f"{title} (dev)")

@@ -1,0 +1,140 @@
+"""What stands before the first method writes: tasks, texts, requests, judges, and the methods that are applicable.
+
+Whatever cannot be done is said here, before anything of a method is trained.
+"""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
+
+from diffcontrol import allowed, fitting, offers
+from diffcontrol.data.corpus import Corpus
+from diffcontrol.method import Method
+from diffcontrol.recording import run_loggers
+from diffcontrol.refused import Refused
+from diffcontrol.requests import SPLIT_OF, choose
+from diffcontrol.store import Store
+from diffcontrol.task import ControlTask, Request
+
+log = logging.getLogger(__name__)
+NOISE = (  # what Lightning and transformers say of things that are meant
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",
+    ".*does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # batches are functions of the step
+    "Be aware that when using `ckpt_path`",
+    r"Found \d+ module\(s\) in eval mode",
+    "Total length of .* across ranks is zero",
+    ".*TreeCRF.* does not define `arg_constraints`",
+    "`isinstance.treespec, LeafSpec.` is deprecated",
+)
+VALUES = {
+    "num_samples": allowed.whole(1), "seed": allowed.whole(), "targets.n": allowed.optional(allowed.whole(1)),
+    "targets.seed": allowed.whole(), "chunk": allowed.whole(1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that stands before the first method writes."""
+
+    store: Store
+    tasks: dict[str, ControlTask]
+    corpus: Corpus
+    requests: list[Request]
+    judges: dict[str, Any]
+    methods: dict[str, Any]  # name → config node, of those that are applicable to the tasks
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain containers, every interpolation in it resolved. Nothing behind this line sees OmegaConf.
+
+    Raises:
+        Refused: one of our resolvers refused.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except InterpolationResolutionError as error:  # OmegaConf puts what a resolver raises into exceptions of its own
+        found: BaseException | None = error
+        while found and not isinstance(found, Refused):
+            found = found.__context__
+        raise found or Refused(f"the configuration cannot be resolved: {str(error).splitlines()[0]}") from None
+
+
+def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
+    """Builds all but the methods, and says what cannot be done before anything of theirs is trained.
+
+    store: where models are found and trained; None: the one that the config describes.
+
+    Raises:
+        Refused: a target is invalid, a method is not applicable, or something that is needed is missing.
+    """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    _check_values(cfg)
+    wanted, store = cfg["targets"], store or store_of(cfg)
+    tasks = {name: store.build(node) for name, node in cfg["task"].items()}
+    corpus = store.build(cfg["data"])
+    _ = corpus.vocabulary  # which a data set may refuse to make
+    asked_from = store.build(wanted.get("data", cfg["data"]))
+    if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
+        offers.check(tasks, asked_from, SPLIT_OF[wanted["from"]])
+    requests = choose(tasks, asked_from, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
+    methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
+    # The judges come before the methods are built: a missing parser is found before anything is trained.
+    judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
+    return Prepared(store, tasks, corpus, requests, judges, methods)
+
+
+def store_of(cfg: Mapping[str, Any]) -> Store:
+    """The store that a config describes.
+
+    Raises:
+        Refused: there is no such folder of pretrained models.
+    """
+    paths = cfg["paths"]
+    return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: run_loggers(cfg, name, "train"))
+
+
+def _check_values(cfg: dict[str, Any]) -> None:
+    """Everything that can be told of the numbers themselves, before any of them is used."""
+    if not cfg["task"]:
+        raise Refused("task=[]: at least one task is needed")
+    for name, rule in VALUES.items():
+        value: Any = cfg
+        for key in name.split("."):
+            value = value[key]
+        rule.check(name, value)
+    fitting.check(cfg["trainer"])
+    allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
+
+
+def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus,
+               on_unsupported: str) -> dict[str, Any]:  # fmt: skip
+    """The config nodes of the methods that are applicable to the tasks.
+
+    on_unsupported: what happens to a method that is not: error, or skip (a warning says that it is left out, and why).
+
+    Raises:
+        Refused: a method is not applicable, or `on_unsupported` is neither error nor skip.
+    """
+    if on_unsupported not in ("error", "skip"):
+        raise Refused(
+            f"on_unsupported={on_unsupported}: allowed are error and skip (a method that is not applicable is left out)"
+        )
+    found = {}
+    for name, node in nodes.items():
+        try:
+            Method.check_node(node, tasks, corpus)
+        except Refused as refused:
+            if on_unsupported == "error":
+                raise
+            log.warning("method %s is left out: %s", name, refused)
+        else:
+            found[name] = node
+    return found
