@@ -163,7 +163,8 @@ class SemanticContent(ControlTask):
         return [target[0], ":", *target[1].split()]
 
     def rule(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Rule]:
-        return lambda target: Mention(self, target, vocabulary)
+        automaton = self.automaton(vocabulary)
+        return lambda target: Mention(self, target, vocabulary, automaton(target))
 
     def automaton(self, vocabulary: Vocabulary) -> Callable[[Sequence[str]], Automaton]:
         make = cache(lambda field, value: saying(self.tellings[field, value], vocabulary))
@@ -201,9 +202,9 @@ class Mention(Rule):
 
     BONUS, HURRY = 4.0, 4
 
-    def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary):
+    def __init__(self, task: SemanticContent, target: Sequence[str], vocabulary: Vocabulary, automaton: Automaton):
         self.task, (self.field, self.value) = task, target
-        self.follows = Follows(saying(task.tellings[self.field, self.value], vocabulary), task.corpus.length - 2)
+        self.follows = Follows(automaton, task.corpus.length - 2)
         self.forms = [form.split() for form, meant in task.forms[self.field] if meant == self.value]
         self.vocabulary = vocabulary
 

@@ -1,50 +1,26 @@
 """Texts with labels in CSV files: E2E's released files, or any labelled CSV whose columns are named in conf, one file
-a split or one file that is split here.
-
-Read with `datasets`, tokenised with spaCy's blank English tokeniser and kept in the cache of `datasets`, so that only
-the first reading is slow. Both packages are imported when something is read, not before.
+a split or one file that is split here. `sheet.py` reads a file.
 """
 
-import csv
-import hashlib
-import importlib.metadata
 import json
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from diffcontrol.allowed import CHARACTER, Rules, number, one_of, optional, whole
-from diffcontrol.data import meaning
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, spaced
-from diffcontrol.data.meaning import Columns, annotate, spelled
+from diffcontrol.data.meaning import Columns, spelled
+from diffcontrol.data.sheet import Sheet
 from diffcontrol.refused import Refused
 from diffcontrol.text import SPECIALS, Vocabulary
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
 WHOLE = "whole"  # the one file that is split here
 SHOWN = 10  # line numbers named in a warning
-
-
-def records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """First line and cells of every record, the header's first; the csv file's lines are counted from 1."""
-    line = 1
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter)
-            for cells in reader:
-                if any("\0" in cell for cell in cells):
-                    raise Refused(f"{path} line {line}: a NUL character stands in it, which no text has")
-                yield line, cells
-                line = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise Refused(f"{path} line {line}: not a CSV file in UTF-8 from here on ({error})") from error
 
 
 class Table(Corpus):
@@ -191,80 +167,23 @@ class Table(Corpus):
         return found
 
     def _read(self, split: str) -> list[Example]:
-        (_, header), *rows = list(records(self.paths[split], self.delimiter)) or [(1, [])]
-        self._check(split, header)
-        if not rows:
-            raise Refused(f"{self._name(split)} has no text below its header")
+        name = str(self.paths[split]) if self.folder or self.file else self.urls[split]
         examples: list[Example] = []
         faults: list[tuple[int, str]] = []
-        for (line, cells), row in zip(rows, self._annotated(split, header).to_list(), strict=True):
-            if not cells:
-                continue  # an empty line is no row
-            fault = row["fault"]
-            if len(cells) != len(header):
-                fault = f"{len(cells)} values for {len(header)} columns, the row is {cells}"
-            if not fault:
+        for line, row in Sheet(self.paths[split], name, split, self.delimiter).rows(self.columns, self.rename):
+            if not row["fault"]:
                 fields = json.loads(row["fields"])
                 labels = {f: fields[f] for f in self.labels_from_fields if f in fields} | json.loads(row["labels"])
                 examples.append(Example(tuple(row["words"].split(" ")), fields, labels))
             elif self.malformed == "error":
                 hint = "data.malformed=skip leaves such rows out"
-                raise Refused(f"{self._name(split)} line {line}: {fault} ({hint}).")
+                raise Refused(f"{name} line {line}: {row['fault']} ({hint}).")
             else:
-                faults.append((line, fault))
-        self._warn(split, faults)
-        if not examples:
-            raise Refused(f"{self._name(split)} has no text below its header")
-        return examples
-
-    def _name(self, split: str) -> str:
-        return str(self.paths[split]) if self.folder or self.file else self.urls[split]
-
-    def _check(self, split: str, header: list[str]) -> None:
-        if not header:
-            raise Refused(f"{self._name(split)} is empty; its first line is to name the columns")
-        for column in self.columns.needed:
-            if column not in header:
-                there = ", ".join(map(repr, header))
-                raise Refused(f"data.columns: {self._name(split)} has no column {column!r}; it has {there}.")
-        doubled = [column for column in header if header.count(column) > 1]
-        if doubled:
-            raise Refused(f"{self._name(split)} has two columns {doubled[0]!r}.")
-
-    def _warn(self, split: str, faults: list[tuple[int, str]]) -> None:
+                faults.append((line, row["fault"]))
         self.skipped[split] = len(faults)
         if faults:
             lines = ", ".join(str(line) for line, _ in faults[:SHOWN]) + (", …" if len(faults) > SHOWN else "")
-            log.warning("%s: %d malformed rows left out, lines %s", self._name(split), len(faults), lines)
-
-    def _rows(self, split: str, header: list[str]) -> "Dataset":
-        from datasets import Features, Value, load_dataset
-        from datasets.exceptions import DatasetGenerationError
-
-        try:
-            return load_dataset(
-                "csv",
-                data_files={split: str(self.paths[split])},
-                split=split,
-                features=Features({column: Value("string") for column in header}),
-                sep=self.delimiter,
-                usecols=list(header),  # with it pandas reads rows that are too long as rows
-                index_col=False,
-                keep_default_na=False,  # "None" is a word
-                skip_blank_lines=False,
-            )
-        except DatasetGenerationError as error:
-            *_, (line, _) = records(self.paths[split], self.delimiter)
-            wrong = f"{self._name(split)} is no CSV file ({error.__cause__ or error})"
-            raise Refused(f"{wrong}; its last row is at line {line}.") from error
-
-    def _annotated(self, split: str, header: list[str]) -> "Dataset":
-        """The file's rows as `annotate` gives them, kept by `datasets` under a name made of all that bears on them."""
-        content = hashlib.sha256(self.paths[split].read_bytes()).hexdigest()
-        recipe = [content, split, repr(self.columns), sorted(self.rename.items()), self.delimiter]
-        recipe.append(importlib.metadata.version("spacy"))
-        code = b"".join(Path(str(file)).read_bytes() for file in (__file__, meaning.__file__))
-        fingerprint = hashlib.sha256(json.dumps(recipe).encode() + code).hexdigest()[:16]
-        job = partial(annotate, columns=self.columns, rename=self.rename)
-        rows = self._rows(split, header)
-        return rows.map(job, batched=True, remove_columns=list(header), new_fingerprint=fingerprint)
+            log.warning("%s: %d malformed rows left out, lines %s", name, len(faults), lines)
+        if not examples:
+            raise Refused(f"{name} has no text below its header")
+        return examples
