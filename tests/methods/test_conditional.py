@@ -176,13 +176,13 @@ def same(one, other):
 
 
 def test_a_weight_of_0_is_unconditional_and_of_1_conditional():
-    same(classifier_free([(GIVEN, FREE)], 0.0)(*POINT), FREE.says)
-    same(classifier_free([(GIVEN, FREE)], 1.0)(*POINT), GIVEN.says)
+    same(classifier_free([(0.0, GIVEN, FREE)])(*POINT), FREE.says)
+    same(classifier_free([(1.0, GIVEN, FREE)])(*POINT), GIVEN.says)
 
 
 @pytest.mark.parametrize("weight", [0.5, 1.5, 4.0])
 def test_any_other_goes_on_along_the_difference(weight):
-    found = classifier_free([(GIVEN, FREE)], weight)(*POINT)
+    found = classifier_free([(weight, GIVEN, FREE)])(*POINT)
     torch.testing.assert_close(found.x0, FREE.says.x0 + weight * (GIVEN.says.x0 - FREE.says.x0))
     p, q = (denoiser.says.logits.softmax(-1) for denoiser in (GIVEN, FREE))
     expected = p**weight * q ** (1 - weight)  # p(w) (p(w | c) / p(w))^weight
@@ -190,14 +190,14 @@ def test_any_other_goes_on_along_the_difference(weight):
 
 
 def test_several_tasks_are_a_sum_of_guided_differences():
-    found = classifier_free([(GIVEN, FREE), (OTHER, OTHER_FREE)], 2.0)(*POINT).x0
+    found = classifier_free([(2.0, GIVEN, FREE), (3.0, OTHER, OTHER_FREE)])(*POINT).x0
     free = (FREE.says.x0 + OTHER_FREE.says.x0) / 2
-    differences = GIVEN.says.x0 - FREE.says.x0 + OTHER.says.x0 - OTHER_FREE.says.x0
-    torch.testing.assert_close(found, free + 2 * differences)
+    one, other = GIVEN.says.x0 - FREE.says.x0, OTHER.says.x0 - OTHER_FREE.says.x0
+    torch.testing.assert_close(found, free + 2 * one + 3 * other)
 
 
 def test_two_equal_models_asked_for_nothing_are_one():
-    same(classifier_free([(FREE, FREE), (FREE, FREE)], 3.0)(*POINT), FREE.says)
+    same(classifier_free([(3.0, FREE, FREE), (3.0, FREE, FREE)])(*POINT), FREE.says)
 
 
 def test_each_network_hears_what_it_said_itself_at_the_step_before():
@@ -214,15 +214,15 @@ def test_what_has_no_weight_is_not_run():
     given, free = Fixed(7), Fixed(8)
     for weight, ran in ((1.0, given), (0.0, free)):
         given.previous, free.previous = [], []
-        classifier_free([(given, free)], weight)(*POINT)
+        classifier_free([(weight, given, free)])(*POINT)
         assert [len(given.previous), len(free.previous)] == [int(ran is given), int(ran is free)]
 
 
 # --- writing
 
 
-def method(models, **options):
-    return Conditional(models, DDIM(10), Rounding(), **options)
+def method(models, weight=1.0, **options):
+    return Conditional(models, DDIM(10), Rounding(), {"default": weight}, **options)
 
 
 def requests(n=24):
@@ -287,12 +287,12 @@ def node(*overrides):
 
 def test_guidance_needs_to_know_texts_without_a_target():
     made, _ = node("conditional_lm.drop=0")
-    with pytest.raises(Refused, match=r"weight=4 of 1 task .*semantic_content .*drop=0"):
+    with pytest.raises(Refused, match=r"1 task with strength 4 .*semantic_content .*drop=0"):
         Conditional.check(made, {}, None)
-    Conditional.check(node("conditional_lm.drop=0", "method.conditional.weight=1")[0], {}, None)
+    Conditional.check(node("conditional_lm.drop=0", "+strength.conditional.semantic_content=1")[0], {}, None)
     two = "task=[semantic_content,length]"
     with pytest.raises(Refused, match="2 tasks"):
-        Conditional.check(node("conditional_lm.drop=0", "method.conditional.weight=1", two)[0], {}, None)
+        Conditional.check(node("conditional_lm.drop=0", "strength.scale=0.25", two)[0], {}, None)
     Conditional.check(node(two)[0], {}, None)
 
 
@@ -323,7 +323,7 @@ def test_a_recipe_is_filled_in_for_every_task_and_holds_the_language_model():
 
 
 def test_a_whole_tiny_run_of_two_tasks_trains_one_model_each(tmp_path):
-    done = run(tmp_path, "method=[conditional]", "task=[semantic_content,first_word]", "method.conditional.weight=2")
+    done = run(tmp_path, "method=[conditional]", "task=[semantic_content,first_word]", "strength.scale=0.5")
     assert isinstance(done, subprocess.CompletedProcess) and done.returncode == 0, done.stderr
     found = results(newest(tmp_path))
     assert {"unguided", "conditional"} <= set(found["methods"])

@@ -12,7 +12,7 @@ et al. 2022, 2211.15089, §4.3):
 
 and so is it of ε, which is linear in x̂₀ at a given x_t. Several tasks, each with a network of its own, are a product:
 
-    x̂₀ = mean_k û_k + w Σ_k (ĉ_k − û_k)
+    x̂₀ = mean_k û_k + Σ_k w_k (ĉ_k − û_k)
 
 B batch · P positions of the prompt · L of the text · D embedding width · V vocabulary
 """
@@ -149,10 +149,10 @@ class Combination:
         return Combined(x0, logits, parts[0].hidden, parts)  # type: ignore[arg-type]
 
 
-def classifier_free(pairs: Sequence[tuple[Denoiser, Denoiser]], weight: float) -> Combination:
-    """mean_k û_k + w Σ_k (ĉ_k − û_k) for pairs (ĉ_k, û_k): w = 0 is unconditional, of one task w = 1 is conditional."""
+def classifier_free(guided: Sequence[tuple[float, Denoiser, Denoiser]]) -> Combination:
+    """mean_k û_k + Σ_k w_k (ĉ_k − û_k) for (w_k, ĉ_k, û_k): 0 is unconditional, of one task 1 is conditional."""
     return Combination([
         term
-        for given, free in pairs
-        for term in ((weight, given), (1 / len(pairs) - weight, free))
+        for weight, given, free in guided
+        for term in ((weight, given), (1 / len(guided) - weight, free))
     ])  # fmt: skip

@@ -30,30 +30,34 @@ from diffcontrol.task import ControlTask, Request
 class Conditional(Method):
     """Writes with `lms`, a conditional model for each task.
 
-    weight: w of classifier-free guidance, of every task. 0 asks for nothing; 1 writes as one model learned to; above 1
-    what the target changes is exaggerated, so texts obey more and vary less. lengths: how long a text is where no
-    target says it, with END fixed there; a length that a target names is left to the models, which read it.
+    strength: w of classifier-free guidance by task, all multiplied by `scale`; `default` stands for tasks that have
+    none. 0 asks for nothing; 1 writes as one model learned to; above 1 what the target changes is exaggerated, so texts
+    obey more and vary less. lengths: how long a text is where no target says it, with END fixed there; a length that a
+    target names is left to the models, which read it.
     """
 
-    def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding, weight: float = 1.0,
-                 lengths: TrainingLengths | None = None, chunk: int = 50, seed: int = 0):  # fmt: skip
+    def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding,
+                 strength: Mapping[str, float], scale: float = 1.0, lengths: TrainingLengths | None = None,
+                 chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
-        self.lms, self.sampler, self.decoding, self.weight = dict(lms), sampler, decoding, weight
-        self.lengths = lengths
+        self.lms, self.sampler, self.decoding, self.lengths = dict(lms), sampler, decoding, lengths
+        self.strength = _weights(lms, strength, scale)
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
-        lms, weight = node["lms"], node["weight"]
+        lms = node["lms"]
+        weights = list(_weights(lms, node["strength"], node["scale"]).values())
         (one, first), *others = lms.items()
         for name, other in others:
             if other["lm"] != first["lm"]:
                 raise Refused(f"conditional: the models of {one} and {name} begin from different diffusion LMs, so "
                               "they do not read the same noisy texts; a product of them needs one lm")  # fmt: skip
         for name, own in lms.items():
-            if not own["drop"] and (weight, len(lms)) != (1, 1):
-                raise Refused(f"conditional: weight={weight} of {len(lms)} task{'s'[: len(lms) > 1]} compares with "
-                              f"texts of no target, which the model of {name} never learns with drop=0; allowed is "
-                              "drop above 0, or weight=1 of 1 task")  # fmt: skip
+            if not own["drop"] and weights != [1]:
+                raise Refused(f"conditional: guidance of {len(lms)} task{'s'[: len(lms) > 1]} with strength "
+                              f"{', '.join(f'{weight:g}' for weight in weights)} compares with texts of no target, "
+                              f"which the model of {name} never learns with drop=0; allowed is drop above 0, or one "
+                              f"task with +strength.conditional.{name}=1")  # fmt: skip
 
     def models(self) -> list[nn.Module]:
         return list(self.lms.values())
@@ -67,14 +71,18 @@ class Conditional(Method):
         def anchored(denoiser: Denoiser) -> Denoiser:
             return Anchored(denoiser, *places, None, inner)
 
-        pairs = [
-            (anchored(own.given([request.targets[name] for request in requests])), anchored(own.free(len(requests))))
+        guided = [
+            (
+                self.strength[name],
+                anchored(own.given([request.targets[name] for request in requests])),
+                anchored(own.free(len(requests))),
+            )
             for name, own in self.lms.items()
         ]
         longest = (self.sampler.crop and taken(layouts)) or lm.length
         x_t = draws.normal(longest, lm.embedding.embedding_dim).to(lm.device)
         decode = partial(self.decoding, table=lm.table())
-        predictions = self.sampler(classifier_free(pairs, self.weight), x_t, draws, decode)
+        predictions = self.sampler(classifier_free(guided), x_t, draws, decode)
         for step, prediction in enumerate(predictions):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
         rows = zip(known_words(prediction.logits).argmax(-1).tolist(), layouts, strict=True)
@@ -94,3 +102,7 @@ class Conditional(Method):
             return Layout()
         least = max(task.least_words(target) for task, target in tasks)
         return self.lengths.end(Layout(), asked, least, uniform, length)
+
+
+def _weights(lms: Mapping[str, Any], strength: Mapping[str, float], scale: float) -> dict[str, float]:
+    return {task: scale * strength.get(task, strength.get("default", 1.0)) for task in lms}
