@@ -9,13 +9,14 @@ from diffcontrol.tasks.semantic_content import SemanticContent
 
 from diffcontrol.automaton import Some, anything, pattern, words
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
+from diffcontrol.autoregressive.particles import systematic
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.writing import Writing
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method
 from diffcontrol.methods import smc
 from diffcontrol.methods.constrained import Constrained
-from diffcontrol.methods.smc import Smc, systematic
+from diffcontrol.methods.smc import Smc
 from diffcontrol.rules import Ends, Follows, Rule
 from diffcontrol.store import Store
 from diffcontrol.task import Request
