@@ -287,12 +287,12 @@ def node(*overrides):
 
 def test_guidance_needs_to_know_texts_without_a_target():
     made, _ = node("conditional_lm.drop=0")
-    with pytest.raises(Refused, match=r"1 task with strength 4 .*semantic_content .*drop=0"):
+    with pytest.raises(Refused, match=r"1 task with strength 2 .*semantic_content .*drop=0"):
         Conditional.check(made, {}, None)
-    Conditional.check(node("conditional_lm.drop=0", "+strength.conditional.semantic_content=1")[0], {}, None)
+    Conditional.check(node("conditional_lm.drop=0", "strength.conditional.semantic_content=1")[0], {}, None)
     two = "task=[semantic_content,length]"
     with pytest.raises(Refused, match="2 tasks"):
-        Conditional.check(node("conditional_lm.drop=0", "strength.scale=0.25", two)[0], {}, None)
+        Conditional.check(node("conditional_lm.drop=0", "strength.scale=0.5", two)[0], {}, None)
     Conditional.check(node(two)[0], {}, None)
 
 

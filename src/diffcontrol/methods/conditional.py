@@ -57,7 +57,7 @@ class Conditional(Method):
                 raise Refused(f"conditional: guidance of {len(lms)} task{'s'[: len(lms) > 1]} with strength "
                               f"{', '.join(f'{weight:g}' for weight in weights)} compares with texts of no target, "
                               f"which the model of {name} never learns with drop=0; allowed is drop above 0, or one "
-                              f"task with +strength.conditional.{name}=1")  # fmt: skip
+                              f"task with ++strength.conditional.{name}=1")  # fmt: skip
 
     def models(self) -> list[nn.Module]:
         return list(self.lms.values())
