@@ -23,6 +23,7 @@ def store(tmp_path_factory) -> Store:
 
 
 OF_SOME = {
+    "conditional": [task for task in options("task") if task != "infilling"],
     "finetuned": [task for task in options("task") if task != "infilling"],
     "infill": ["infilling"],
     "pplm": ["attribute", "length", "semantic_content"],
