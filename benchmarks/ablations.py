@@ -42,7 +42,7 @@ SAMPLED: dict[str, list[str]] = {
     "noise 1": ["sampler.noise=1"],
     "temperature 1, noise 1": ["decoding.temperature=1", "sampler.noise=1"],
     "x̂₀ always clamped": ["decoding.clamp=1"],
-    "DDPM": ["sampler=ddpm"],
+    "deterministic (DDIM, η = 0)": ["sampler.eta=0"],  # η = 1, the default, is DDPM
     "Langevin, one inner step": ["guidance=langevin", "guidance.inner=1"],
     "Langevin, three inner steps": ["guidance=langevin", "guidance.inner=3"],
     "balanced gradients": ["guidance=balanced"],
