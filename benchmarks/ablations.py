@@ -87,7 +87,7 @@ def measure(cfg: DictConfig) -> None:
 
 def row(*overrides: str) -> dict[str, Any]:
     """What guided diffusion of these overrides writes, and its language model alone."""
-    cfg = composed(*overrides)
+    cfg = composed(*overrides) | {"judge": composed()["judge"]}  # one judge, also of models of budget=quick
     ready = prepare(cfg)
     guided, free = (scored(ready, name, cfg["num_samples"]) for name in ("guided_diffusion", "unguided"))
     seconds = ready.store.seconds(ready.methods["guided_diffusion"])

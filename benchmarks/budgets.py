@@ -37,8 +37,9 @@ def unguided(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def measure(cfg: DictConfig) -> None:
     wanted = {"budgets": list(BUDGETS), "models": ["diffusion", "masked", "causal"]} | asked(cfg)
     rows = []
+    judge = composed()["judge"]  # one for all budgets
     for budget in wanted["budgets"]:
-        full = composed(f"budget={budget}")
+        full = composed(f"budget={budget}") | {"judge": judge}
         ready, nodes = prepare(full), unguided(full)
         if unknown := set(wanted["models"]) - set(nodes):
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")
