@@ -1,17 +1,22 @@
 """What is chosen for the comparison at one perplexity, in numbers worked out by hand."""
 
+import math
+
+import pytest
+
 from diffcontrol.draws import Draws
-from diffcontrol.frontier import as_node, lowest, match, settings
+from diffcontrol.frontier import as_node, at_entropy, lowest, match, settings
 from diffcontrol.method import Method
 from diffcontrol.methods.mixture import Mixture
 from diffcontrol.task import Request
 
 
-def point(value, nll, strict):
+def point(value, nll, strict, bits=6.0):
     return {
         "setting": {"scale": value},
         "fluency": {"nll": {"mean": nll}},
         "success": {"t": {"strict": {"mean": strict}}},
+        "diversity": {"word_entropy": {"mean": bits}},
     }
 
 
@@ -32,6 +37,14 @@ def test_the_best_setting_within_the_level_or_a_share_of_two():
 def test_the_level_is_the_lowest_that_all_swept_methods_reach():
     others = [point(1, 1.7, 0.0), point(2, 2.5, 0.1)]
     assert lowest({"unguided": [point(1, 9.0, 0.0)], "one": POINTS, "other": others}) == 1.7
+
+
+def test_the_perplexity_at_an_entropy_lies_between_those_of_its_neighbours():
+    points = [point(1, 1.0, 0.5, bits=5.0), point(4, 4.0, 0.5, bits=8.0), point(2, 2.0, 0.5, bits=6.0)]
+    assert at_entropy(points, 6.0) == pytest.approx(math.exp(2.0))
+    assert at_entropy(points, 6.5) == pytest.approx(math.exp(2.5))
+    assert at_entropy(points, 4.9) is None and at_entropy(points, 8.1) is None  # never beyond what was tried
+    assert at_entropy(points[:1], 5.0) is None
 
 
 def test_settings_are_all_combinations_and_one_where_nothing_varies():

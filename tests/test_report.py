@@ -181,9 +181,11 @@ def with_entropy(results: dict, **bits: float) -> dict:
 
 def test_a_matched_method_that_repeats_itself_is_marked():
     bits = {"gold": 7.0, "fudge": 6.75, "guided_diffusion": 6.80}  # 3 % below gold is 6.79
-    matched = {"perplexity": 9.0, "settings": {"fudge": {"setting": {"scale": 3}}}}
+    matched = {"perplexity": 9.0, "settings": {"fudge": {"setting": {"scale": 3}}},
+               "at_entropy_of_gold": {"guided_diffusion": None, "fudge": 5.25}}  # fmt: skip
     results = with_entropy(made_up(matched=matched), **bits)
-    (line,) = [line for line in layout.notes(results) if line.startswith("Entropy")]
+    (line, beside) = [line for line in layout.notes(results) if line.startswith(("Entropy", "Perplexity on dev"))]
+    assert beside == "Perplexity on dev at gold's entropy, between two settings: fudge 5.25."
     assert "gold 7.00, fudge 6.75 (repeats itself), guided_diffusion 6.80." in line
     assert layout.entropies(with_entropy(made_up(), fudge=1.0)) == {"fudge": (1.0, False)}  # no gold to compare with
     assert "| word entropy, bits |" in layout.markdown(results)

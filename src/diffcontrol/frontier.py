@@ -45,9 +45,10 @@ def run(cfg: DictConfig) -> float:
     level = math.log(wanted["perplexity"]) if wanted["perplexity"] else lowest(points)
     chosen = {name: match(own, level) for name, own in points.items()}
     found = {"perplexity": math.exp(level), "settings": {name: choice for name, choice in chosen.items() if choice}}
-    gold = sources(requests)
-    if gold:
-        points = {"gold": [{"setting": {}, **evaluate(gold, requests, tasks, judges).row()}], **points}
+    if gold := sources(requests):
+        own: Point = {"setting": {}, **evaluate(gold, requests, tasks, judges).row()}
+        found["at_entropy_of_gold"] = {name: at_entropy(swept, entropy(own)) for name, swept in points.items()}
+        points = {"gold": [own], **points}
     dev = {"tasks": list(tasks), "targets": plain["targets"] | wanted["targets"], "num_samples": n, **found,
            "points": points}  # fmt: skip
     (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -82,6 +83,22 @@ def nll(point: Point) -> float:
 def success(point: Point) -> float:
     """Mean strict success, of all tasks at once."""
     return overall(point["success"])["strict"]["mean"]
+
+
+def entropy(point: Point) -> float:
+    """Of single words, in bits."""
+    return point["diversity"]["word_entropy"]["mean"]
+
+
+def at_entropy(points: Sequence[Point], bits: float) -> float | None:
+    """The perplexity of a method's texts where their word entropy is `bits`, its NLL interpolated between the two
+    settings of the nearest entropies below and above; None where none is below or none above."""
+    near = sorted((entropy(point), nll(point)) for point in points)
+    for (low, one), (high, other) in itertools.pairwise(near):
+        if low <= bits <= high:
+            share = (bits - low) / (high - low) if high > low else 0.0
+            return math.exp((1 - share) * one + share * other)
+    return None
 
 
 def lowest(points: Mapping[str, list[Point]]) -> float:

@@ -125,6 +125,9 @@ def notes(results: Mapping) -> list[str]:
                 f"Entropy there, in bits a word: {', '.join(said)}. A method repeats itself where its entropy is more"
                 f" than {100 * (1 - REPEATS):.0f} % below gold's."
             )
+        if known := {name: at for name, at in matched.get("at_entropy_of_gold", {}).items() if at}:
+            said = [f"{name} {perplexity:.2f}" for name, perplexity in known.items()]
+            lines.append(f"Perplexity on dev at gold's entropy, between two settings: {', '.join(said)}.")
     for pair, difference in results.get("differences", {}).items():
         parts = [
             f"{task} strict {_signed(cell(scores['strict'], 1, 100.0))} points"
