@@ -11,7 +11,7 @@ on. `sampled` rows write with the models that ship. Targets are of the dev set, 
 
 from typing import Any
 
-from common import asked, command, composed, scored, write
+from common import asked, command, judged_alike, scored, write
 from omegaconf import DictConfig
 
 from diffcontrol.preparing import prepare
@@ -87,7 +87,7 @@ def measure(cfg: DictConfig) -> None:
 
 def row(*overrides: str) -> dict[str, Any]:
     """What guided diffusion of these overrides writes, and its language model alone."""
-    cfg = composed(*overrides) | {"judge": composed()["judge"]}  # one judge, also of models of budget=quick
+    cfg = judged_alike(*overrides)
     ready = prepare(cfg)
     guided, free = (scored(ready, name, cfg["num_samples"]) for name in ("guided_diffusion", "unguided"))
     seconds = ready.store.seconds(ready.methods["guided_diffusion"])

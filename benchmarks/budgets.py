@@ -10,7 +10,7 @@ on.
 
 from typing import Any
 
-from common import asked, command, composed, scored, write
+from common import asked, command, judged_alike, scored, write
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -37,9 +37,8 @@ def unguided(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def measure(cfg: DictConfig) -> None:
     wanted = {"budgets": list(BUDGETS), "models": ["diffusion", "masked", "causal"]} | asked(cfg)
     rows = []
-    judge = composed()["judge"]  # one for all budgets
     for budget in wanted["budgets"]:
-        full = composed(f"budget={budget}") | {"judge": judge}
+        full = judged_alike(f"budget={budget}")
         ready, nodes = prepare(full), unguided(full)
         if unknown := set(wanted["models"]) - set(nodes):
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")

@@ -92,6 +92,11 @@ def composed(*more: str) -> dict[str, Any]:
     return resolved(cfg)
 
 
+def judged_alike(*more: str) -> dict[str, Any]:
+    """As `composed`, with the judges of the command line: rows of several budgets are compared under one judge."""
+    return composed(*more) | {"judge": composed()["judge"]}
+
+
 class Untrained(Store):
     """A store whose models have random weights, and which keeps nothing.
 

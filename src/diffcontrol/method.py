@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -26,6 +26,11 @@ Texts = Mapping[int, Sequence[str]]  # row i · n + j → the words of sample j 
 def grouped(texts: Texts, n: int) -> list[list[list[str]]]:
     """Texts by row, all of them, as [requests][n]."""
     return [[list(texts[i + j]) for j in range(n)] for i in range(0, len(texts), n)]
+
+
+def strengths(strength: Mapping[str, float], scale: float, tasks: Iterable[str]) -> dict[str, float]:
+    """task → scale × its strength; `default` stands for tasks that have none."""
+    return {task: scale * strength.get(task, strength.get("default", 0.0)) for task in tasks}
 
 
 class Method(ABC):

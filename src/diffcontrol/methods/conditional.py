@@ -21,7 +21,7 @@ from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
 from diffcontrol.layout import Layout, taken
 from diffcontrol.lengths import TrainingLengths
-from diffcontrol.method import Method, Progress
+from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.refused import Refused
 from diffcontrol.steering.anchor import known, within
 from diffcontrol.task import ControlTask, Request
@@ -41,12 +41,12 @@ class Conditional(Method):
                  chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lms, self.sampler, self.decoding, self.lengths = dict(lms), sampler, decoding, lengths
-        self.strength = _weights(lms, strength, scale)
+        self.strength = strengths(strength, scale, lms)
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         lms = node["lms"]
-        weights = list(_weights(lms, node["strength"], node["scale"]).values())
+        weights = list(strengths(node["strength"], node["scale"], lms).values())
         (one, first), *others = lms.items()
         for name, other in others:
             if other["lm"] != first["lm"]:
@@ -102,7 +102,3 @@ class Conditional(Method):
             return Layout()
         least = max(task.least_words(target) for task, target in tasks)
         return self.lengths.end(Layout(), asked, least, uniform, length)
-
-
-def _weights(lms: Mapping[str, Any], strength: Mapping[str, float], scale: float) -> dict[str, float]:
-    return {task: scale * strength.get(task, strength.get("default", 1.0)) for task in lms}

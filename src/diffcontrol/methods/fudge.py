@@ -22,7 +22,7 @@ from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor
 from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.draws import Draws
-from diffcontrol.method import Method, Progress
+from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 from diffcontrol.text import END, PAD
@@ -113,7 +113,7 @@ class Fudge(Method):
             if predictor.corpus.vocabulary.words != lm.corpus.vocabulary.words:
                 raise Refused(f"fudge: the predictor of {name!r} knows other words than the language model")
         self.lm, self.predictors = lm, dict(predictors)
-        self.strength = {name: scale * strength.get(name, strength.get("default", 0.0)) for name in predictors}
+        self.strength = strengths(strength, scale, predictors)
         self.pre_top_k, self.post_top_k, self.temperature = pre_top_k, post_top_k, temperature
 
     def models(self) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from torch import nn
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
 from diffcontrol.layout import Layout, drawn, joint
-from diffcontrol.method import Method
+from diffcontrol.method import Method, strengths
 from diffcontrol.steering.base import Steering, Weighted
 from diffcontrol.task import ControlTask, Request
 
@@ -22,7 +22,7 @@ class Steered(Method):
                  seed: int):  # fmt: skip
         super().__init__(chunk, seed)
         self.steering = dict(steering)
-        self.strength = {task: scale * strength.get(task, strength.get("default", 0.0)) for task in steering}
+        self.strength = strengths(strength, scale, steering)
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
