@@ -5,13 +5,15 @@
     python benchmarks/ablations.py task=syntax_tree targets.n=30 '+benchmark={rows: [no self-conditioning, noise 1]}'
 
 `trained` rows train a language model and a classifier each, and so does the row that they are compared with, all with
-`budget=quick`: a quarter of an hour a row on one core of two. They stay in the store, so a run that was stopped goes
-on. `sampled` rows write with the models that ship. Targets are of the dev set, where settings are chosen.
+`budget=quick`: a quarter of an hour a row on one core of two. `sampled` rows write with the models that ship. Models
+stay in the store and rows in the run's folder, so after a stop the same command with `hydra.run.dir=<folder>` goes on.
+Targets are of the dev set, where settings are chosen.
 """
 
+from functools import partial
 from typing import Any
 
-from common import asked, command, judged_alike, scored, write
+from common import asked, command, judged_alike, measured, scored, write
 from omegaconf import DictConfig
 
 from diffcontrol.preparing import prepare
@@ -64,7 +66,7 @@ def measure(cfg: DictConfig) -> None:
         if unknown := set(wanted[key]) - set(known):
             raise Refused(f"+benchmark.{key}={sorted(unknown)}: allowed are {', '.join(dict.fromkeys(known))}")
     rows = [
-        {"group": group, "changed": name, "overrides": overrides, **row(*shared, *overrides)}
+        measured({"group": group, "changed": name, "overrides": overrides}, partial(row, *shared, *overrides))
         for group, (shared, changes) in GROUPS.items()
         for name, overrides in changes.items()
         if group in wanted["groups"] and name in wanted["rows"]

@@ -4,17 +4,18 @@
     python benchmarks/budgets.py targets.n=50 '+benchmark={budgets: [quick, default], models: [diffusion, causal]}'
 
 Models: the diffusion LM, the masked diffusion LM and the causal LM, each with its own recipe, all of them unguided.
-Those that are missing are trained, for hours with `budget=long`; they stay in the store, so a run that was stopped goes
-on.
+Those that are missing are trained, for hours with `budget=long`. They stay in the store and rows in the run's folder,
+so after a stop the same command with `hydra.run.dir=<folder>` goes on.
 """
 
+from functools import partial
 from typing import Any
 
-from common import asked, command, judged_alike, scored, write
+from common import asked, command, judged_alike, measured, scored, write
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffcontrol.preparing import prepare
+from diffcontrol.preparing import Prepared, prepare
 from diffcontrol.refused import Refused
 
 BUDGETS = ("quick", "default", "long")
@@ -44,10 +45,8 @@ def measure(cfg: DictConfig) -> None:
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")
         for model in wanted["models"]:
             ready.methods[model] = node = nodes[model]
-            found = scored(ready, model, full["num_samples"])
-            minutes = ready.store.seconds(node) / 60
-            rows.append({"model": model, "budget": budget, "steps": node["lm"]["optim"]["steps"], "minutes": minutes,
-                         **found})  # fmt: skip
+            what = {"model": model, "budget": budget, "steps": node["lm"]["optim"]["steps"]}
+            rows.append(measured(what, partial(trained, ready, model, full["num_samples"])))
 
     def draw(figure: Any) -> None:
         figure.set_size_inches(9, 4)
@@ -61,6 +60,12 @@ def measure(cfg: DictConfig) -> None:
     n, k = cfg.targets.n, cfg.num_samples
     note = f"{n} × {k} unguided texts of each; 95 % intervals. Minutes are those of provenance."
     write(rows, COLUMNS, note, draw, data=HydraConfig.get().runtime.choices["data"], targets=n, num_samples=k)
+
+
+def trained(ready: Prepared, model: str, samples: int) -> dict[str, Any]:
+    """What a model writes, and how long it was trained."""
+    found = scored(ready, model, samples)
+    return found | {"minutes": ready.store.seconds(ready.methods[model]) / 60}
 
 
 if __name__ == "__main__":

@@ -147,6 +147,23 @@ def scored(ready: Prepared, name: str, samples: int) -> dict[str, float]:
     return found
 
 
+def measured(what: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """A row: `what` is measured, and what is found. It is kept in the run's folder at once, so that after a stop the
+    same command with `hydra.run.dir=<folder>` measures only what is missing."""
+    hydra_cfg = HydraConfig.get()
+    file = Path(hydra_cfg.runtime.output_dir) / "rows.jsonl"
+    overrides = [o for o in hydra_cfg.overrides.task if not o.startswith(("paths.", "+benchmark"))]
+    kept = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    for line in kept:
+        if (line["what"], line["overrides"]) == (dict(what), overrides):
+            return line["what"] | line["found"]
+    found = dict(measure())
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"what": what, "overrides": overrides, "found": found}, ensure_ascii=False) + "\n")
+    return dict(what) | found
+
+
 def now() -> float:
     """Seconds, once the accelerator has done what it was given."""
     if torch.cuda.is_available():

@@ -7,9 +7,10 @@ Effort is counted in token evaluations a sample: positions pushed forward throug
 configured strength. Targets are of the dev set, where settings are chosen.
 """
 
+from functools import partial
 from typing import Any
 
-from common import asked, changed, command, scored, write
+from common import asked, changed, command, measured, scored, write
 from omegaconf import DictConfig
 
 from diffcontrol.preparing import prepare
@@ -29,7 +30,8 @@ def measure(cfg: DictConfig) -> None:
         for steps in wanted["steps"]:
             full = changed(cfg, {"strength.scale": scale, "sampler.steps": steps})
             ready.methods["guided_diffusion"] = full["method"]["guided_diffusion"]
-            rows.append({"scale": scale, "steps": steps, **scored(ready, "guided_diffusion", cfg.num_samples)})
+            score = partial(scored, ready, "guided_diffusion", cfg.num_samples)
+            rows.append(measured({"scale": scale, "steps": steps}, score))
 
     def draw(figure: Any) -> None:
         figure.set_size_inches(9, 4)

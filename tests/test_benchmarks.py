@@ -122,6 +122,19 @@ ALL = (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strengt
 CHECKS = {check.__name__: check for check in ALL}
 
 
+def test_after_a_stop_it_measures_what_is_missing_and_nothing_else(run, tmp_path):
+    where = f"hydra.run.dir={tmp_path}/outputs/benchmarks/steps_by_strength/one"
+    ask = "+benchmark={{steps: [{}], scales: [1]}}".format
+    _, first, folder = run("steps_by_strength", "targets.n=2", ask("2"), where)
+    kept = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    _, second, _ = run("steps_by_strength", "targets.n=2", ask("2, 4"), where)
+    assert second["rows"][0] == first["rows"][0] and [row["steps"] for row in second["rows"]] == [2, 4]
+    now = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert now[:1] == kept and len(now) == 2
+    _, third, _ = run("steps_by_strength", "targets.n=2", ask("2"), where, "seed=1")  # not what was measured
+    assert third["rows"][0]["seconds"] != first["rows"][0]["seconds"]
+
+
 @pytest.mark.parametrize("path", BENCHMARKS.values(), ids=BENCHMARKS)
 def test_it_opens_with_its_command(path):
     text = path.read_text(encoding="utf-8")

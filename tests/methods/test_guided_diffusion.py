@@ -18,7 +18,7 @@ from diffcontrol.methods.candidates import BestOf
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.methods.mixture import Mixture
 from diffcontrol.steering.anchor import Anchor
-from diffcontrol.steering.base import Control, Steering
+from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.steering.pull import Pull
 from diffcontrol.task import Request
 from diffcontrol.text import UNK
@@ -125,11 +125,13 @@ def test_strengths_are_the_guidances_scaled_and_have_a_default(lm):
         assert [weight for weight, _ in parts] == expected
 
 
-def test_the_control_is_the_weighted_sum_over_tasks_of_each_rows_targets(lm):
+def test_the_control_is_the_weighted_sum_over_tasks_of_each_rows_targets_and_the_opinion_the_plain_one(lm):
     writer = method(lm, {"one": Stated(), "other": Stated()}, {"one": 2.0, "other": 0.5})
     requests = [Request({"one": (None, 0, -1.0), "other": (None, 0, -4.0)}),
                 Request({"one": (None, 0, -2.0), "other": (None, 0, 0.0)})]  # fmt: skip
-    assert writer.opinion(requests, [["a", "cat"], ["a", "dog"]]).tolist() == [-4.0, -4.0]
+    look = Look(torch.zeros(2, 8, lm.embedding.embedding_dim), torch.full((2,), lm.low), lambda: None)
+    assert writer.control(requests).log_prob(look).tolist() == [-4.0, -4.0]
+    assert writer.opinion(requests, [["a", "cat"], ["a", "dog"]]).tolist() == [-5.0, -2.0]
     assert not method(lm, {"length": Anchor(Length(lm.corpus))}).control([Request({"length": 3})]).parts
 
 

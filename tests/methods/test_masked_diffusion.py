@@ -9,7 +9,7 @@ from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.methods.masked_diffusion import MaskedDiffusion
 from diffcontrol.steering.anchor import Anchor
-from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
+from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder, StackedEncoder
 from diffcontrol.task import Request
 from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
 
@@ -51,7 +51,7 @@ def test_guided_texts_obey_more_often_the_stronger_the_guidance(lm, classifier, 
     assert unguided < 0.4 and weak > unguided + 0.1 and strong > unguided + 0.4
 
 
-@pytest.mark.parametrize("encoder", [DenoiserEncoder(), NoisyEncoder(width=8, depth=1, heads=2)])
+@pytest.mark.parametrize("encoder", [DenoiserEncoder(), NoisyEncoder(8, 1, 2), StackedEncoder(8, 1, 2)])
 def test_a_head_learns_to_read_masked_texts(lm, encoder):
     torch.manual_seed(1)
     losses = train(ControlClassifier(FakeTask(), lm, encoder, lm.corpus, LEARN), 60)

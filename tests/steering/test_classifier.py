@@ -20,13 +20,14 @@ from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.langevin import Langevin
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from diffcontrol.steering.base import Look, Weighted
-from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder
+from diffcontrol.steering.classifier import ControlClassifier, DenoiserEncoder, NoisyEncoder, StackedEncoder
 from diffcontrol.task import Request
 from tests.fakes import COLOURS, OPTIM, FakeCorpus, FakeTask, train
 
 MODEL = {"embedding": 16, "width": 32, "depth": 1, "heads": 2, "dropout": 0.0}
 LEARN = OPTIM | {"batch_size": 32, "lr": 1e-2}
-ENCODERS = {"denoiser": DenoiserEncoder(), "noisy": NoisyEncoder(width=12, depth=1, heads=2)}
+ENCODERS = {"denoiser": DenoiserEncoder(), "noisy": NoisyEncoder(width=12, depth=1, heads=2),
+            "stacked": StackedEncoder(width=12, depth=1, heads=2)}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +116,25 @@ def test_encoder_noisy_has_a_network_of_its_own_that_reads_x_t_and_the_time(lm):
     assert (control.log_prob(look(x_t, t - 0.4, None)) - log_prob).abs().max() > 1e-4
 
 
+def test_encoder_stacked_reads_the_prediction_and_the_time_with_a_network_that_muon_may_train(lm):
+    model, t = classifier(lm, "stacked"), torch.full((2,), 0.5)
+    for block in model.network.blocks:
+        torch.nn.init.normal_(block.modulation.weight, std=0.1)
+    hidden = torch.randn(2, 10, 32, requires_grad=True)
+    prediction = Prediction(torch.randn(2, 10, 16, requires_grad=True), torch.zeros(2, 10, 15), hidden)
+    control = model.control(["red", "blue"])
+    log_prob = control.log_prob(look(torch.zeros(2, 10, 16), t, prediction))
+    for gradient in torch.autograd.grad(log_prob.sum(), (prediction.hidden, prediction.x0)):
+        assert (gradient.abs().sum((1, 2)) > 0).all()
+    torch.testing.assert_close(control.log_prob(look(torch.randn(2, 10, 16), t, prediction)), log_prob)
+    assert (control.log_prob(look(torch.zeros(2, 10, 16), t - 0.4, prediction)) - log_prob).abs().max() > 1e-4
+    assert {p.shape for p in model.hidden()} >= {(36, 12), (12, 12)} and not classifier(lm).hidden()
+
+
 def test_a_second_network_is_counted_in_what_guidance_costs(lm):
     x_t, t = torch.randn(2, 10, 16), torch.full((2,), 0.5)
     prediction = lm(x_t, t)
-    for encoder, expected in (("denoiser", 0), ("noisy", 2 * 10)):
+    for encoder, expected in (("denoiser", 0), ("noisy", 2 * 10), ("stacked", 2 * 10)):
         model = classifier(lm, encoder)
         model.control(["red", "blue"]).log_prob(look(x_t, t, prediction))
         assert model.token_evaluations == expected
@@ -140,8 +156,8 @@ def test_guidance_runs_the_denoiser_at_inner_steps_only_if_the_encoder_reads_it(
             costs.append(len(calls))
             calls.clear()
     assert costs[1] == 7
-    assert costs[0] == 7 + (2 * 6 if encoder == "denoiser" else 0)
-    assert bool(model.token_evaluations) == (encoder == "noisy")
+    assert costs[0] == 7 + (0 if encoder == "noisy" else 2 * 6)
+    assert bool(model.token_evaluations) == (encoder != "denoiser")
 
 
 @contextmanager
@@ -155,7 +171,7 @@ def counted(lm):
 
 def test_training_a_second_network_runs_no_denoiser(lm):
     with counted(lm) as calls:
-        for encoder, expected in (("noisy", {0}), ("denoiser", {1, 2})):
+        for encoder, expected in (("noisy", {0}), ("denoiser", {1, 2}), ("stacked", {1, 2})):
             model = classifier(lm, encoder)
             model.losses(model.collate([0, 1, 2]))
             assert len(calls) in expected

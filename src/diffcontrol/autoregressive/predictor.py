@@ -21,7 +21,7 @@ from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import seed_of
 from diffcontrol.likelihood import BUCKET
-from diffcontrol.task import ControlTask, Target
+from diffcontrol.task import ControlTask, Request, Target
 from diffcontrol.text import PAD, crop, lengths
 
 
@@ -105,3 +105,13 @@ class Predictor(Prompted):
             found[rows] = logsigmoid(logits).float().cpu()
             self.token_evaluations += prompts.numel() + batch.numel()
         return found
+
+
+def verdicts(
+    predictors: Mapping[str, Predictor], requests: Sequence[Request], texts: Sequence[Sequence[str]]
+) -> Tensor:
+    """log p(the finished text meets all targets of its request), were they independent, [B]."""
+    total = torch.zeros(len(texts))
+    for name, predictor in predictors.items():
+        total = total + predictor.verdict([request.targets[name] for request in requests], texts)
+    return total

@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from transformers import LogitsProcessor
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
-from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.predictor import Predictor, verdicts
 from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress, strengths
@@ -130,7 +130,4 @@ class Fudge(Method):
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
-        total = torch.zeros(len(texts))
-        for name, predictor in self.predictors.items():
-            total = total + self.strength[name] * predictor.verdict([r.targets[name] for r in requests], texts)
-        return total
+        return verdicts(self.predictors, requests, texts)

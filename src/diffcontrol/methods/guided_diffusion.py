@@ -102,12 +102,12 @@ class GuidedDiffusion(Steered):
 
     @torch.no_grad()
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
-        """The weighted sum of the controls' log-probabilities, at the least noise, of the texts' own vectors."""
+        """The sum of the controls' log-probabilities, at the least noise, of the texts' own vectors."""
         lm = self.lm
         ids = torch.stack([lm.corpus.vocabulary.encode(text, lm.length) for text in texts]).to(lm.device)
         t = torch.full((len(ids),), lm.low, device=lm.device)
         x_t = lm.table()[ids] * lm.schedule.alpha_bar(t).sqrt()[:, None, None]  # the mean of what is seen at t
-        return self.control(requests).log_prob(Look(x_t, t, lambda: lm(x_t, t)))
+        return self.control(requests).joint.log_prob(Look(x_t, t, lambda: lm(x_t, t)))
 
     def _anchored(self, layouts: Sequence[Layout], shape: tuple[int, int], draws: Draws) -> Denoiser:
         """The language model, and around it the words that are known."""

@@ -52,8 +52,8 @@ class MaskedDiffusion(Steered):
 
     @torch.no_grad()
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
-        """The weighted sum of the controls' log-probabilities of the texts themselves, none of their words masked."""
+        """The sum of the controls' log-probabilities of the texts themselves, none of their words masked."""
         lm = self.lm
         ids = torch.stack([lm.corpus.vocabulary.encode(text, lm.length) for text in texts]).to(lm.device)
         asked = Questions(lm, lambda rows: Weighted([]), torch.zeros_like(ids, dtype=torch.bool))
-        return self.control(requests).log_prob(asked.look(lm.one_hot(ids)))
+        return self.control(requests).joint.log_prob(asked.look(lm.one_hot(ids)))

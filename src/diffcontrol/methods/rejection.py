@@ -6,11 +6,10 @@ than a verdict on whole texts, and its texts are as fluent as the language model
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
-from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.predictor import Predictor, verdicts
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.methods.fudge import FudgeProcessor
@@ -34,7 +33,4 @@ class Sampled(Method):
         return [self.lm.corpus.vocabulary.decode(row) for row in ids.tolist()]
 
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:
-        total = torch.zeros(len(texts))
-        for name, predictor in self.predictors.items():
-            total = total + predictor.verdict([request.targets[name] for request in requests], texts)
-        return total
+        return verdicts(self.predictors, requests, texts)

@@ -61,6 +61,11 @@ class Weighted(Control):
         return total
 
     @cached_property
+    def joint(self) -> "Weighted":
+        """log p of all of them together, were they independent: each counts once, whatever its strength."""
+        return Weighted([(1.0, part) for _, part in self.parts])
+
+    @cached_property
     def learned(self) -> "Weighted":
         """The parts without an automaton."""
         return Weighted([(strength, part) for strength, part in self.parts if part.automata is None])

@@ -74,6 +74,22 @@ class DenoiserEncoder(Encoder):
         return torch.cat([look.prediction.hidden, look.prediction.x0], -1)
 
 
+class StackedEncoder(DenoiserEncoder):
+    """Layers of its own on the same two. For labels that depend on many words and that a head alone cannot read off the
+    denoiser's states, such as tags and trees of real text (docs/log.md)."""
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
+        self.width = width
+        self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
+
+    def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
+        _, inputs = super().build(lm)
+        return Transformer(inputs, positions=lm.length, **self.sizes), self.width  # type: ignore[arg-type]
+
+    def hidden(self, network: nn.Module, look: Look) -> Tensor:
+        return network(super().hidden(network, look), look.t)
+
+
 class NoisyEncoder(Encoder):
     """A separate time-aware network on noisy texts, trained from scratch (paper App. D)."""
 
@@ -106,6 +122,9 @@ class ControlClassifier(Trainable, ByTask):
     def check(cls, task: ControlTask, corpus: Corpus) -> None:
         if type(task).head is ControlTask.head:
             task.head(0)  # it says why there is none
+
+    def hidden(self) -> list[Tensor]:
+        return self.network.matrices() if isinstance(self.network, Transformer) else []
 
     @cached_property
     def annotations(self) -> list[Any]:
