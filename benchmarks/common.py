@@ -28,6 +28,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
+from diffcontrol.drafts import write_whole  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import evaluate  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
@@ -38,7 +39,7 @@ from diffcontrol.requests import choose  # noqa: E402
 from diffcontrol.store import Store, commit  # noqa: E402
 from diffcontrol.task import Request  # noqa: E402
 from diffcontrol.training import Trainable  # noqa: E402
-from diffcontrol.written import spent  # noqa: E402
+from diffcontrol.written import dumped, spent, whole_lines  # noqa: E402
 
 matplotlib.use("Agg")
 resolvers.register()
@@ -153,15 +154,15 @@ def measured(what: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) 
     hydra_cfg = HydraConfig.get()
     file = Path(hydra_cfg.runtime.output_dir) / "rows.jsonl"
     overrides = [o for o in hydra_cfg.overrides.task if not o.startswith(("paths.", "+benchmark"))]
-    kept = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    kept = list(whole_lines(file))
     for line in kept:
         if (line["what"], line["overrides"]) == (dict(what), overrides):
             return line["what"] | line["found"]
-    found = dict(measure())
+    kept.append({"what": dict(what), "overrides": overrides, "found": dict(measure())})
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"what": what, "overrides": overrides, "found": found}, ensure_ascii=False) + "\n")
-    return dict(what) | found
+    whole = "".join(map(dumped, kept)).encode()
+    write_whole(file, lambda opened: opened.write(whole))
+    return kept[-1]["what"] | kept[-1]["found"]
 
 
 def now() -> float:

@@ -127,6 +127,8 @@ def test_after_a_stop_it_measures_what_is_missing_and_nothing_else(run, tmp_path
     ask = "+benchmark={{steps: [{}], scales: [1]}}".format
     _, first, folder = run("steps_by_strength", "targets.n=2", ask("2"), where)
     kept = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    with (folder / "rows.jsonl").open("a", encoding="utf-8") as opened:
+        opened.write('{"what": {"scale"')  # a line that a kill cut short
     _, second, _ = run("steps_by_strength", "targets.n=2", ask("2, 4"), where)
     assert second["rows"][0] == first["rows"][0] and [row["steps"] for row in second["rows"]] == [2, 4]
     now = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()

@@ -42,7 +42,7 @@ class Written:
         self._lines = self._read(self.file)
         self._others: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        whole = "".join(map(_dumped, [self._head, *self._lines])).encode()
+        whole = "".join(map(dumped, [self._head, *self._lines])).encode()
         write_whole(self.file, lambda opened: opened.write(whole))  # a line that was cut short is gone
         self.look()
 
@@ -79,7 +79,7 @@ class Written:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""
         line = {"texts": list(texts.items()), "seconds": seconds, "token_evaluations": token_evaluations}
         with self.file.open("a", encoding="utf-8") as opened:
-            opened.write(_dumped(line))
+            opened.write(dumped(line))
             opened.flush()
             os.fsync(opened.fileno())
         self._lines.append(line)
@@ -99,7 +99,7 @@ class Written:
 
     def _read(self, file: Path) -> list[dict[str, Any]]:
         """The lines of a file below its first, where that says what ours does."""
-        lines = list(_lines(file))
+        lines = list(whole_lines(file))
         return lines[1:] if lines[:1] == [self._head] else []
 
 
@@ -130,7 +130,7 @@ def spent(method: Method) -> int:
     return sum(getattr(model, "token_evaluations", 0) for model in method.models())
 
 
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
+def whole_lines(file: Path) -> Iterator[dict[str, Any]]:
     """The lines of a file, up to the first that is not whole; none where there is no file."""
     if not file.is_file():
         return
@@ -142,5 +142,6 @@ def _lines(file: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
-def _dumped(line: Mapping[str, Any]) -> str:
+def dumped(line: Mapping[str, Any]) -> str:
+    """A line of such a file."""
     return json.dumps(line, ensure_ascii=False) + "\n"

@@ -74,34 +74,49 @@ class DenoiserEncoder(Encoder):
         return torch.cat([look.prediction.hidden, look.prediction.x0], -1)
 
 
-class StackedEncoder(DenoiserEncoder):
-    """Layers of its own on the same two. For labels that depend on many words and that a head alone cannot read off the
-    denoiser's states, such as tags and trees of real text (docs/log.md)."""
-
-    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
-        self.width = width
-        self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
-
-    def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
-        _, inputs = super().build(lm)
-        return Transformer(inputs, positions=lm.length, **self.sizes), self.width  # type: ignore[arg-type]
-
-    def hidden(self, network: nn.Module, look: Look) -> Tensor:
-        return network(super().hidden(network, look), look.t)
-
-
-class NoisyEncoder(Encoder):
-    """A separate time-aware network on noisy texts, trained from scratch (paper App. D)."""
+class NetworkEncoder(Encoder):
+    """A time-aware network of its own; what it reads, a subclass says."""
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0):
         self.sizes = {"width": width, "depth": depth, "heads": heads, "dropout": dropout}
 
     def build(self, lm: NoisyLM) -> tuple[nn.Module, int]:
-        network = Transformer(lm.inputs, positions=lm.length, **self.sizes)  # type: ignore[arg-type]
+        network = Transformer(self.inputs(lm), positions=lm.length, **self.sizes)  # type: ignore[arg-type]
         return network, int(self.sizes["width"])
 
     def hidden(self, network: nn.Module, look: Look) -> Tensor:
-        return network(look.x_t, look.t)
+        return network(self.read(look), look.t)
+
+    @abstractmethod
+    def inputs(self, lm: NoisyLM) -> int:
+        """The width of what it reads."""
+
+    @abstractmethod
+    def read(self, look: Look) -> Tensor:
+        """[B L inputs], differentiable in x_t."""
+
+
+class StackedEncoder(NetworkEncoder):
+    """Layers of its own on what `DenoiserEncoder` hands to the head. For labels that depend on many words and that a
+    head alone cannot read off the denoiser's states, such as tags and trees of real text (docs/log.md)."""
+
+    below = DenoiserEncoder()
+
+    def inputs(self, lm: NoisyLM) -> int:
+        return self.below.build(lm)[1]
+
+    def read(self, look: Look) -> Tensor:
+        return self.below.hidden(nn.Identity(), look)
+
+
+class NoisyEncoder(NetworkEncoder):
+    """A separate network on noisy texts, trained from scratch (paper App. D)."""
+
+    def inputs(self, lm: NoisyLM) -> int:
+        return lm.inputs
+
+    def read(self, look: Look) -> Tensor:
+        return look.x_t
 
 
 class ControlClassifier(Trainable, ByTask):
