@@ -321,11 +321,11 @@ def test_a_row_names_only_the_strengths_of_its_method(tmp_path):
     for scale in (1, 3):
         results = made_up(strength={"fudge": {"length": scale}, "one_pass": {"length": 5}})
         for name, method in results["methods"].items():
-            method["strength"] = {"strength.length": scale} if name == "fudge" else {}
+            method["strength"] = {"length": scale} if name == "fudge" else {}
         lay(tmp_path / str(scale), results)
     rows, _ = gather.gather(gather.load(tmp_path)[0])
     settings = {name: [row.setting for row in rows if row.method == name] for name in STRENGTHS}
-    assert settings["fudge"] == [{"strength.strength.length": "1"}, {"strength.strength.length": "3"}]
+    assert settings["fudge"] == [{"strength.length": "1"}, {"strength.length": "3"}]
     assert settings["guided_diffusion"] == settings["unguided"] == [{}]
 
 
@@ -563,7 +563,7 @@ def tuned(scale: float, strict: float, perplexity: float, entropy: float | None 
     fudge = results["methods"]["fudge"]
     fudge["success"]["semantic_content"]["strict"] = measure(strict)
     fudge["fluency"] = {"perplexity": measure(perplexity, 0.5), "nll": measure(perplexity / 10)}
-    fudge["strength"] = {"scale": scale, "strength.semantic_content": 8 * scale}
+    fudge["strength"] = {"scale": scale, "semantic_content": 8 * scale}
     if entropy:
         for name, bits in (("unguided", 5.0), ("fudge", entropy)):
             results["methods"][name]["diversity"] = {"word_entropy": measure(bits, 0.1)}

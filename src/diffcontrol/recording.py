@@ -25,12 +25,13 @@ def described(cfg: Mapping[str, Any], tasks: Iterable[str], targets: int) -> dic
 
 
 def own_strength(node: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
-    """How strongly a method's node says to control these tasks, by dotted key: strengths within it, and its `scale`."""
+    """How strongly a method's node says to control these tasks: by task, with a prefix where the strengths are those of
+    a part of it, as `guidance.syntax_tree`; and its `scale`."""
     found = {"scale": node["scale"]} if isinstance(node.get("scale"), int | float) else {}
     for key, value in node.items():
         if isinstance(value, Mapping) and not is_recipe(value):
             if key == "strength" and "default" in value:
-                found |= {f"strength.{task}": value.get(task, value["default"]) for task in tasks}
+                found |= {task: value.get(task, value["default"]) for task in tasks}
             else:
                 found |= {f"{key}.{name}": number for name, number in own_strength(value, tasks).items()}
     return found
