@@ -8,7 +8,8 @@ Those that are missing are trained, for hours with `budget=long`. They stay in t
 so after a stop the same command with `hydra.run.dir=<folder>` goes on.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 from common import asked, command, judged_alike, measured, scored, write
@@ -40,13 +41,12 @@ def measure(cfg: DictConfig) -> None:
     rows = []
     for budget in wanted["budgets"]:
         full = judged_alike(f"budget={budget}")
-        ready, nodes = prepare(full), unguided(full)
+        nodes, ready = unguided(full), cache(partial(prepare, full))
         if unknown := set(wanted["models"]) - set(nodes):
             raise Refused(f"+benchmark.models={sorted(unknown)}: allowed are {', '.join(nodes)}")
         for model in wanted["models"]:
-            ready.methods[model] = node = nodes[model]
-            what = {"model": model, "budget": budget, "steps": node["lm"]["optim"]["steps"]}
-            rows.append(measured(what, partial(trained, ready, model, full["num_samples"])))
+            what = {"model": model, "budget": budget, "steps": nodes[model]["lm"]["optim"]["steps"]}
+            rows.append(measured(what, partial(trained, ready, model, nodes[model], full["num_samples"])))
 
     def draw(figure: Any) -> None:
         figure.set_size_inches(9, 4)
@@ -62,10 +62,11 @@ def measure(cfg: DictConfig) -> None:
     write(rows, COLUMNS, note, draw, data=HydraConfig.get().runtime.choices["data"], targets=n, num_samples=k)
 
 
-def trained(ready: Prepared, model: str, samples: int) -> dict[str, Any]:
+def trained(ready: Callable[[], Prepared], model: str, node: dict[str, Any], samples: int) -> dict[str, Any]:
     """What a model writes, and how long it was trained."""
-    found = scored(ready, model, samples)
-    return found | {"minutes": ready.store.seconds(ready.methods[model]) / 60}
+    prepared = ready()
+    prepared.methods[model] = node
+    return scored(prepared, model, samples) | {"minutes": prepared.store.seconds(node) / 60}
 
 
 if __name__ == "__main__":
