@@ -24,6 +24,7 @@ TRAINED: dict[str, list[str]] = {
     PLAIN: [],
     "L_e2e-simple for cross-entropy": ["objective=end_to_end"],
     "no self-conditioning": ["objective.self_conditioning=0"],
+    "self-conditioning in nine of ten steps": ["objective.self_conditioning=0.9"],
     "input x_t alone, no likelihood": ["objective.likelihood=false"],
     "no convolutions": ["+model.kernel=1"],
     "embeddings of 16": ["model.embedding=16"],
