@@ -28,7 +28,6 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from diffcontrol import resolvers  # noqa: E402
-from diffcontrol.drafts import write_whole  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import evaluate  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
@@ -39,7 +38,7 @@ from diffcontrol.requests import choose  # noqa: E402
 from diffcontrol.store import Store, commit  # noqa: E402
 from diffcontrol.task import Request  # noqa: E402
 from diffcontrol.training import Trainable  # noqa: E402
-from diffcontrol.written import dumped, spent, whole_lines  # noqa: E402
+from diffcontrol.written import spent, whole_lines, write_lines  # noqa: E402
 
 matplotlib.use("Agg")
 resolvers.register()
@@ -160,8 +159,7 @@ def measured(what: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) 
             return line["what"] | line["found"]
     kept.append({"what": dict(what), "overrides": overrides, "found": dict(measure())})
     file.parent.mkdir(parents=True, exist_ok=True)
-    whole = "".join(map(dumped, kept)).encode()
-    write_whole(file, lambda opened: opened.write(whole))
+    write_lines(file, kept)
     return kept[-1]["what"] | kept[-1]["found"]
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,7 @@ class Written:
         self._lines = self._read(self.file)
         self._others: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        whole = "".join(map(dumped, [self._head, *self._lines])).encode()
-        write_whole(self.file, lambda opened: opened.write(whole))  # a line that was cut short is gone
+        write_lines(self.file, [self._head, *self._lines])  # a line that was cut short is gone
         self.look()
 
     @property
@@ -79,7 +78,7 @@ class Written:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""
         line = {"texts": list(texts.items()), "seconds": seconds, "token_evaluations": token_evaluations}
         with self.file.open("a", encoding="utf-8") as opened:
-            opened.write(dumped(line))
+            opened.write(_dumped(line))
             opened.flush()
             os.fsync(opened.fileno())
         self._lines.append(line)
@@ -142,6 +141,11 @@ def whole_lines(file: Path) -> Iterator[dict[str, Any]]:
                 return
 
 
-def dumped(line: Mapping[str, Any]) -> str:
-    """A line of such a file."""
+def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Makes such a file of these lines, whole or not at all."""
+    whole = "".join(map(_dumped, lines)).encode()
+    write_whole(file, lambda opened: opened.write(whole))
+
+
+def _dumped(line: Mapping[str, Any]) -> str:
     return json.dumps(line, ensure_ascii=False) + "\n"
