@@ -133,7 +133,8 @@ class ControlTask(Content):
     def words(self, target: Target) -> int | None:
         """How many words every text that meets the target has; None unless overridden, as most targets leave it open.
 
-        Diffusion then computes no more positions than these words take.
+        With `lengths=training` diffusion fixes END behind them, so its texts have this length by construction. In any
+        case it computes no more positions than these words take.
         """
         return None
 

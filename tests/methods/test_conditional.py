@@ -269,12 +269,12 @@ def test_a_text_is_as_long_as_a_training_text_that_meets_the_targets(trained, co
         assert len(text) in {len(e.words) for e in corpus.splits["train"] if colour in e.words}
 
 
-def test_a_length_that_the_target_names_is_left_to_the_model(trained, corpus, monkeypatch):
-    one = {"colour": trained["colour"]}
-    lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus)})
-    monkeypatch.setattr(FakeTask, "words", lambda self, target: 4)
+def test_a_length_that_a_target_says_is_met_by_construction(trained, corpus, monkeypatch):
+    lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus), "verb": FakeTask(VERBS, corpus)})
+    monkeypatch.setattr(FakeTask, "words", lambda self, target: 4 if target in COLOURS else None)
     monkeypatch.setattr(lengths, "end", lambda *args: pytest.fail("a length was drawn"))
-    assert any(text for (text,) in method(one, lengths=lengths).generate(requests(6), 1))
+    texts = [text for (text,) in method(trained, lengths=lengths).generate(requests(6), 1)]
+    assert [len(text) for text in texts] == [4] * 6
 
 
 # --- what is refused

@@ -4,6 +4,7 @@ from diffcontrol.tasks.length import Length
 
 from diffcontrol.draws import Draws
 from diffcontrol.layout import Layout, of_text
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.masked.sampler import Ancestral
@@ -71,6 +72,26 @@ def test_every_text_has_the_length_that_is_fixed(lm):
     assert not {word for group in texts for text in group for word in text} & {"UNK", "PAD", "START", "END"}
 
 
+class Four(FakeTask):
+    """A text of four words."""
+
+    def words(self, target):
+        return 4
+
+
+def test_a_length_that_a_target_says_is_met_and_others_are_those_of_training_texts(lm, classifier):
+    lengths = TrainingLengths(lm.corpus, {"word": FakeTask(COLOURS, lm.corpus)}, enough=1)
+    four = ControlClassifier(Four(), lm, DenoiserEncoder(), lm.corpus, LEARN).eval()
+    requests = [Request({"word": colour}) for colour in COLOURS]
+    said = method(lm, {"word": four}, lengths=lengths).generate(requests, 5)
+    assert {len(text) for group in said for text in group} == {4}
+    drawn = method(lm, {"word": classifier}, lengths=lengths).generate(requests, 20)
+    for colour, group in zip(COLOURS, drawn, strict=True):
+        assert {len(t) for t in group} <= {len(e.words) for e in lm.corpus.splits["train"] if colour in e.words}
+    free = method(lm, {}, Unguided(), lengths=lengths).generate([Request({})] * 60, 1)
+    assert {len(text) for (text,) in free} <= {len(e.words) for e in lm.corpus.splits["train"]}
+
+
 class Between(FakeTask):
     """A text of which the first word and the last two are known."""
 
@@ -122,5 +143,5 @@ def test_one_layout_of_several_is_drawn_for_each_text(lm):
             return [Layout({1: "red"}), Layout({1: "blue"}, weight=3.0)]
 
     requests = [Request({"word": "red"})] * 200
-    drawn = method(lm, {"word": Anchor(Either())}).layouts(requests, Draws(range(200)))
+    drawn = method(lm, {"word": Anchor(Either())}).layouts(requests, Draws(range(200)), lm.length)
     assert 0.65 < sum(layout.words[1] == "blue" for layout in drawn) / 200 < 0.85

@@ -19,7 +19,7 @@ from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser, known_words
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
-from diffcontrol.layout import Layout, taken
+from diffcontrol.layout import Layout, of_text, taken
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.refused import Refused
@@ -32,8 +32,8 @@ class Conditional(Method):
 
     strength: w of classifier-free guidance by task, all multiplied by `scale`; `default` stands for tasks that have
     none. 0 asks for nothing; 1 writes as one model learned to; above 1 what the target changes is exaggerated, so texts
-    obey more and vary less. lengths: how long a text is where no target says it, with END fixed there; a length that a
-    target names is left to the models, which read it.
+    obey more and vary less. lengths: how long a text is where no target says it. END is fixed there, and where a target
+    says the length, as in guided diffusion; without it the models decide all lengths.
     """
 
     def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding,
@@ -89,16 +89,17 @@ class Conditional(Method):
         return [lm.corpus.vocabulary.decode(ids, layout.words) for ids, layout in rows]
 
     def _layouts(self, requests: Sequence[Request], draws: Draws, length: int) -> list[Layout]:
-        """What is fixed in each row: END, where `lengths` draws it."""
+        """What is fixed in each row: END, where a target says the length, else where `lengths` draws it."""
         if not self.lengths:
             return [Layout()] * len(requests)
         rows = zip(requests, draws.uniform().tolist(), strict=True)
-        return [self._layout(request, uniform, length) for request, uniform in rows]
+        return [self._ended(self.lengths, request, uniform, length) for request, uniform in rows]
 
-    def _layout(self, request: Request, uniform: float, length: int) -> Layout:
+    def _ended(self, lengths: TrainingLengths, request: Request, uniform: float, length: int) -> Layout:
         asked = {name: request.targets[name] for name in self.lms}
         tasks = [(own.task, asked[name]) for name, own in self.lms.items()]
-        if not self.lengths or any(task.words(target) is not None for task, target in tasks):
-            return Layout()
+        said = [words for task, target in tasks if (words := task.words(target)) is not None]
+        if said:
+            return of_text({}, max(said) + 1, length)
         least = max(task.least_words(target) for task, target in tasks)
-        return self.lengths.end(Layout(), asked, least, uniform, length)
+        return lengths.end(Layout(), asked, least, uniform, length)

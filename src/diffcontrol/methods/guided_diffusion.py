@@ -15,7 +15,7 @@ from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
 from diffcontrol.guidance.base import Guidance, Unguided
-from diffcontrol.layout import Layout, of_text, taken
+from diffcontrol.layout import Layout
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Progress
 from diffcontrol.methods.steered import Steered
@@ -28,16 +28,14 @@ class GuidedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task.
 
     scale: multiplies all strengths of the guidance. clean: words that are fixed at their places are shown to the
-    network without noise, as released (infill.py). lengths: how long a text is where its targets leave that open, with
-    END fixed there; without it the language model decides.
+    network without noise, as released (infill.py).
     """
 
     def __init__(self, lm: DiffusionLM, sampler: Sampler, guidance: Guidance, decoding: Decoding,
                  steering: Mapping[str, Steering], scale: float = 1.0, clean: bool = False,
                  lengths: TrainingLengths | None = None, chunk: int = 50, seed: int = 0):  # fmt: skip
-        super().__init__(steering, guidance.strength, scale, chunk, seed)
+        super().__init__(steering, guidance.strength, scale, lengths, chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding, self.clean = lm, sampler, guidance, decoding, clean
-        self.lengths = lengths
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.guides()]
@@ -62,38 +60,18 @@ class GuidedDiffusion(Steered):
         """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
         guidance = self.guidance if self.control(requests[:1]).parts else Unguided()
-        layouts = self.layouts(requests, draws)
-        if self.lengths and not any(steering.ends for steering in self.steering.values()):
-            layouts = self._ended(layouts, requests, draws)
+        layouts = self.layouts(requests, draws, self.lm.length)
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]
         draws = draws.children(guidance.particles)
         control, least = self.control(requests), self.least(requests)
-        longest = self._positions(requests, layouts) if self.sampler.crop else self.lm.length
+        longest = self.longest(requests, layouts, self.lm.length) if self.sampler.crop else self.lm.length
         shape = (longest, self.lm.embedding.embedding_dim)
         x_t = draws.normal(*shape).to(self.lm.device)
         denoiser = self._anchored(layouts, shape, draws)
         guided, move = guidance.bind(denoiser, control, self.sampler.times(self.lm.low))
         decode = partial(self.decoding, table=self.lm.table())
         return layouts, self.sampler(guided, x_t, draws, decode, move, least)
-
-    def _ended(self, layouts: Sequence[Layout], requests: Sequence[Request], draws: Draws) -> list[Layout]:
-        """The layouts with an END in each: where the targets say, else where `lengths` draws it."""
-        rows = zip(layouts, requests, draws.uniform().tolist(), strict=True)
-        return [layout if layout.end else self._end(layout, request, uniform) for layout, request, uniform in rows]
-
-    def _end(self, layout: Layout, request: Request, uniform: float) -> Layout:
-        assert self.lengths
-        if positions := self.positions(request):
-            return of_text(layout.words, positions - 1, self.lm.length)
-        asked = {task: request.targets[task] for task in self.steering}
-        return self.lengths.end(layout, asked, self.least([request]) - 2, uniform, self.lm.length)
-
-    def _positions(self, requests: Sequence[Request], layouts: Sequence[Layout]) -> int:
-        """How many positions are computed for all rows."""
-        if positions := taken(layouts):
-            return max(self.least(requests), positions)
-        return self.longest(requests, self.lm.length)
 
     def _texts(self, prediction: Prediction, layouts: Sequence[Layout]) -> list[list[str]]:
         """The likeliest words of each row, UNK apart."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcontrol.draws import Draws
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.masked.guidance import MaskedGuidance, Questions, Unguided
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.masked.sampler import Ancestral
@@ -27,8 +28,9 @@ class MaskedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task. Words fixed at their places are never masked."""
 
     def __init__(self, lm: MaskedLM, sampler: Ancestral, guidance: MaskedGuidance, steering: Mapping[str, Steering],
-                 strength: Mapping[str, float], scale: float = 1.0, chunk: int = 50, seed: int = 0):  # fmt: skip
-        super().__init__(steering, strength, scale, chunk, seed)
+                 strength: Mapping[str, float], scale: float = 1.0, lengths: TrainingLengths | None = None,
+                 chunk: int = 50, seed: int = 0):  # fmt: skip
+        super().__init__(steering, strength, scale, lengths, chunk, seed)
         self.lm, self.sampler, self.guidance = lm, sampler, guidance
 
     def models(self) -> list[nn.Module]:
@@ -36,8 +38,8 @@ class MaskedDiffusion(Steered):
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
-        lm, layouts = self.lm, self.layouts(requests, draws)
-        length = self.longest(requests, lm.length)
+        lm, layouts = self.lm, self.layouts(requests, draws, self.lm.length)
+        length = self.longest(requests, layouts, lm.length)
         fixed, mask = known(layouts, lm)
         ids = torch.where(mask, fixed, lm.mask)[:, :length].contiguous()
         asked = Questions(lm, lambda rows: self.control([requests[row] for row in rows]),

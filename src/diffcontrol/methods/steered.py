@@ -8,7 +8,8 @@ from torch import nn
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
-from diffcontrol.layout import Layout, drawn, joint
+from diffcontrol.layout import Layout, drawn, joint, of_text, taken
+from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, strengths
 from diffcontrol.steering.base import Steering, Weighted
 from diffcontrol.task import ControlTask, Request
@@ -16,12 +17,16 @@ from diffcontrol.task import ControlTask, Request
 
 class Steered(Method):
     """strength: task → weight of its log-probability, all multiplied by `scale`; `default` stands for tasks that have
-    no number of their own."""
+    no number of their own.
 
-    def __init__(self, steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float, chunk: int,
-                 seed: int):  # fmt: skip
+    lengths: how long a text is where its targets leave that open. END is fixed there, and where a target says the length,
+    unless a control moves END itself; without it the language model decides.
+    """
+
+    def __init__(self, steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float,
+                 lengths: TrainingLengths | None, chunk: int, seed: int):  # fmt: skip
         super().__init__(chunk, seed)
-        self.steering = dict(steering)
+        self.steering, self.lengths = dict(steering), lengths
         self.strength = strengths(strength, scale, steering)
 
     @classmethod
@@ -33,10 +38,11 @@ class Steered(Method):
         needed = [steering.positions(request.targets[task]) for task, steering in self.steering.items()]
         return max((n for n in needed if n), default=0)
 
-    def longest(self, requests: Sequence[Request], length: int) -> int:
+    def longest(self, requests: Sequence[Request], layouts: Sequence[Layout], length: int) -> int:
         """How many positions have to be written for all of them at once: `length`, where one leaves it open."""
         sizes = [self.positions(request) for request in requests]
-        return max(*sizes, self.least(requests)) if all(sizes) else length
+        fixed = taken(layouts) or (max(sizes) if all(sizes) else None)
+        return max(fixed, self.least(requests)) if fixed else length
 
     def least(self, requests: Sequence[Request]) -> int:
         """How many positions their controls read at least."""
@@ -50,10 +56,21 @@ class Steered(Method):
         ]
         return Weighted([(strength, part) for strength, part in parts if part])
 
-    def layouts(self, requests: Sequence[Request], draws: Draws) -> list[Layout]:
-        """What is fixed in each row, drawn where a target allows several ways."""
+    def layouts(self, requests: Sequence[Request], draws: Draws, length: int) -> list[Layout]:
+        """What is fixed in each row of `length` positions, drawn where a target allows several ways."""
         choices = [[s.layouts(r.targets[task]) for task, s in self.steering.items()] for r in requests]
-        return [drawn(joint(options), u) for options, u in zip(choices, draws.uniform().tolist(), strict=True)]
+        fixed = [drawn(joint(options), u) for options, u in zip(choices, draws.uniform().tolist(), strict=True)]
+        if not self.lengths or any(steering.ends for steering in self.steering.values()):
+            return fixed
+        rows = zip(fixed, requests, draws.uniform().tolist(), strict=True)
+        return [own if own.end else self._ended(self.lengths, own, request, u, length) for own, request, u in rows]
+
+    def _ended(self, lengths: TrainingLengths, layout: Layout, request: Request, uniform: float, length: int) -> Layout:
+        """The layout with an END: where the targets say, else where `lengths` draws it."""
+        if positions := self.positions(request):
+            return of_text(layout.words, positions - 1, length)
+        asked = {task: request.targets[task] for task in self.steering}
+        return lengths.end(layout, asked, self.least([request]) - 2, uniform, length)
 
     def guides(self) -> list[nn.Module]:
         """The steerings that are networks."""
