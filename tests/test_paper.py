@@ -50,6 +50,12 @@ def test_experiment_paper_has_the_papers_sizes():
     assert recipe["data"]["length"] == 64 and recipe["data"]["more_than"] == 10
 
 
+def test_experiment_paper_trains_one_diffusion_model():
+    paper, unguided = (composed("experiment=paper")["method"][name] for name in ("paper", "unguided"))
+    assert all(unguided[part] == paper[part] for part in ("lm", "sampler", "decoding"))
+    assert unguided["lengths"] is None and paper.get("lengths") is None
+
+
 @pytest.mark.slow
 def test_one_step_of_experiment_paper(tmp_path):
     recipe = composed("experiment=paper", "paper_lm.optim.steps=1", "paper_lm.optim.batch_size=2")["paper_lm"]

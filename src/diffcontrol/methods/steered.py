@@ -19,8 +19,8 @@ class Steered(Method):
     """strength: task → weight of its log-probability, all multiplied by `scale`; `default` stands for tasks that have
     no number of their own.
 
-    lengths: how long a text is where its targets leave that open. END is fixed there, and where a target says the length,
-    unless a control moves END itself; without it the language model decides.
+    lengths: how long a text is where its targets leave that open. END is fixed there, and where a target says the
+    length, unless a control moves END itself; without it the language model decides.
     """
 
     def __init__(self, steering: Mapping[str, Steering], strength: Mapping[str, float], scale: float,
