@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from diffcontrol.dashboard import TIMES
 from diffcontrol.methods.fudge import Fudge
@@ -21,6 +22,7 @@ from diffcontrol.methods.guided_diffusion import GuidedDiffusion
 from run import main
 
 ROOT = Path(__file__).parents[1]
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 COST = ("seconds_per_sample", "token_evaluations_per_sample")
 METHODS = ["gold", "unguided", "guided_diffusion", "fudge"]
@@ -367,11 +369,14 @@ def test_two_processes_train_as_one_does_and_one_of_them_writes(first, tmp_path)
 @pytest.mark.parametrize(("given", "said"), [
     ("trainer.devices=99999", "this machine has"), ("trainer.devices=0", "allowed is auto, a number from 1"),
     ("trainer.devices=[0,0]", "different numbers"), ("+trainer.strategy=fsdp", "allowed is one of auto, ddp"),
-    ("+trainer.num_nodes=0", "a whole number from 1"),
+    ("+trainer.num_nodes=0", "a whole number from 1"), ("trainer.precision=half", "allowed is one of auto, 32-true"),
+    ("+trainer.max_step=9", "no such option"), ("trainer.accelerator=tpu", "allowed is one of auto, cpu"),
+    pytest.param("trainer.accelerator=gpu", "no GPU", marks=NO_GPU),
+    ("targets.from='" + "(S *) " * 99 + "'", "there is no such file"), ("~judge.teacher", "judge.teacher is missing"),
 ])  # fmt: skip
-def test_devices_that_are_not_there_are_refused_before_anything_starts(tmp_path, here, given, said):
+def test_what_a_trainer_or_a_run_cannot_have_is_refused_before_anything_starts(tmp_path, here, given, said):
     with pytest.raises(SystemExit) as end:
-        here(tmp_path, "trainer=ddp" if "+" not in given else "trainer=default", given)
+        here(tmp_path, "trainer=ddp" if given.startswith("trainer.devices") else "trainer=default", given)
     sentence = str(end.value.code).splitlines()[0]
-    assert given.lstrip("+").partition("=")[0] in sentence and said in sentence
+    assert given.lstrip("+~").partition("=")[0] in sentence and said in sentence
     assert not list((tmp_path / "store").rglob("*"))

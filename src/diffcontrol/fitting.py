@@ -1,5 +1,6 @@
 """Fitting: what Lightning does for the store. It trains a module in a draft folder and resumes from its checkpoint."""
 
+import inspect
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 from diffcontrol import allowed, checkpoints, hardware, ranks, speed
@@ -22,6 +24,8 @@ from diffcontrol.training import Trainable
 log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"
 COMPARED = ("precision", "device", "threads", "world")  # conditions that change weights a little
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
 
 
@@ -37,20 +41,31 @@ def check(options: Mapping[str, Any]) -> None:
     """Checks the options of a Trainer.
 
     Raises:
-        Refused: an option of the Trainer has no effect here, `compile` has a value that is not allowed, or there are
-            fewer devices than are asked for.
+        Refused: a Trainer has no such option, or it has no effect here; a value is not allowed, or there are no such
+            devices.
     """
+    known = {*inspect.signature(Trainer).parameters, "compile"} - set(OWN)
     for name in options:
         if name in OWN:
             instead = f"set {OWN[name]} instead" if OWN[name] else "diffcontrol sets it itself"
             raise Refused(f"trainer.{name}={options[name]}: this option cannot be set; {instead}")
+        if name not in known:
+            raise Refused(f"trainer.{name}={options[name]}: a Lightning Trainer has no such option; allowed are "
+                          f"{', '.join(sorted(known))}")  # fmt: skip
+    if (precision := options.get("precision", "auto")) is not None and str(precision) not in PRECISIONS:
+        raise Refused(f"trainer.precision={precision}: allowed is one of {', '.join(PRECISIONS)}")
     speed.check_compile(options.get("compile", "auto"))
     _check_devices(options)
 
 
 def _check_devices(options: Mapping[str, Any]) -> None:
     """Before anything starts, as Lightning starts a process for each device that is asked for."""
+    if (accelerator := options.get("accelerator", "auto")) not in ACCELERATORS:
+        raise Refused(f"trainer.accelerator={accelerator}: allowed is one of {', '.join(ACCELERATORS)}")
     wanted, device = options.get("devices", 1), device_of(options)
+    if accelerator in ("gpu", "cuda") and device.type != "cuda":
+        raise Refused(f"trainer.accelerator={accelerator}: this machine has no GPU that PyTorch can use; leave it out, "
+                      "or write cpu")  # fmt: skip
     allowed.whole(1).check("trainer.num_nodes", options.get("num_nodes", 1))
     if not (asked_for := hardware.devices(wanted, device)):
         raise Refused(f"trainer.devices={wanted}: allowed is auto, a number from 1, or a list of different numbers")

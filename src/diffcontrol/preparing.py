@@ -105,6 +105,8 @@ def _check_values(cfg: dict[str, Any]) -> None:
     """Everything that can be told of the numbers themselves, before any of them is used."""
     if not cfg["task"]:
         raise Refused("task=[]: at least one task is needed")
+    if not (cfg["judge"] or {}).get("teacher"):
+        raise Refused("judge: judge.teacher is missing, but its perplexity stands in every table; leave judge as it is")
     for name, rule in VALUES.items():
         value: Any = cfg
         for key in name.split("."):

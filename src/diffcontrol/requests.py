@@ -39,7 +39,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
         found = _given(tasks, given, on_invalid)
     elif source in SPLIT_OF:
         found = _annotated(tasks, corpus, SPLIT_OF[source], n, seed)
-    elif Path(source).is_file():
+    elif _is_file(source):
         found = _given(tasks, _lines(Path(source)), on_invalid)
     else:
         raise Refused(f"targets.from={source}: there is no such file; {ALLOWED}")
@@ -50,6 +50,13 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if n is not None and isinstance(source, str) and source in SPLIT_OF and len(found) < n:
         log.warning("targets: %d are used where targets.n=%d, as %s has no more", len(found), n, SPLIT_OF[source])
     return found[:n]
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a target that was given without brackets is too long for a name
+        return False
 
 
 def entry(i: int) -> str:
