@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from diffcontrol import places, ranks, resolvers
 from diffcontrol.refused import Refused
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # of what the program can do nothing about
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)  # not ours to mend
 
 resolvers.register()
 HYDRAS = (".hydra", "run.log")  # what Hydra writes into the folder of a run before the run starts

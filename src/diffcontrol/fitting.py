@@ -1,6 +1,5 @@
 """Fitting: what Lightning does for the store. It trains a module in a draft folder and resumes from its checkpoint."""
 
-import inspect
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 from diffcontrol import allowed, checkpoints, hardware, ranks, speed
@@ -25,15 +23,20 @@ log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"
 COMPARED = ("precision", "device", "threads", "world")  # conditions that change weights a little
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
-PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
 
 
+OPTIONS = (  # of a Lightning Trainer, that the user can set; `compile` is ours
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "compile", "max_time", "enable_progress_bar",
+    "deterministic", "benchmark", "profiler", "detect_anomaly", "plugins", "default_root_dir",
+)  # fmt: skip
 OWN = {  # options of a Trainer that the user cannot set, and which setting decides instead; None: none does
     "max_steps": "optim.steps of a model", "max_epochs": "optim.steps of a model",
     "accumulate_grad_batches": "optim.batch_size of a model", "gradient_clip_val": "optim.clip of a model",
     "logger": "logger=<option>", "callbacks": None, "enable_model_summary": None, "use_distributed_sampler": None,
-    "log_every_n_steps": None,
+    "log_every_n_steps": None, "limit_train_batches": "optim.steps of a model", "overfit_batches": "limit.train",
+    "fast_dev_run": "experiment=tiny", "enable_checkpointing": "optim.checkpoint of a model",
 }  # fmt: skip
 
 
@@ -41,27 +44,24 @@ def check(options: Mapping[str, Any]) -> None:
     """Checks the options of a Trainer.
 
     Raises:
-        Refused: a Trainer has no such option, or it has no effect here; a value is not allowed, or there are no such
+        Refused: there is no such option, or another setting decides it; a value is not allowed, or there are no such
             devices.
     """
-    known = {*inspect.signature(Trainer).parameters, "compile"} - set(OWN)
     for name in options:
         if name in OWN:
             instead = f"set {OWN[name]} instead" if OWN[name] else "diffcontrol sets it itself"
             raise Refused(f"trainer.{name}={options[name]}: this option cannot be set; {instead}")
-        if name not in known:
-            raise Refused(f"trainer.{name}={options[name]}: a Lightning Trainer has no such option; allowed are "
-                          f"{', '.join(sorted(known))}")  # fmt: skip
-    if (precision := options.get("precision", "auto")) is not None and str(precision) not in PRECISIONS:
-        raise Refused(f"trainer.precision={precision}: allowed is one of {', '.join(PRECISIONS)}")
+        if name not in OPTIONS:
+            raise Refused(f"trainer.{name}={options[name]}: there is no such option; allowed are {', '.join(OPTIONS)}")
+    allowed.one_of(*PRECISIONS).check("trainer.precision", options.get("precision", "auto"))
     speed.check_compile(options.get("compile", "auto"))
     _check_devices(options)
 
 
 def _check_devices(options: Mapping[str, Any]) -> None:
     """Before anything starts, as Lightning starts a process for each device that is asked for."""
-    if (accelerator := options.get("accelerator", "auto")) not in ACCELERATORS:
-        raise Refused(f"trainer.accelerator={accelerator}: allowed is one of {', '.join(ACCELERATORS)}")
+    accelerator = options.get("accelerator", "auto")
+    allowed.one_of(*ACCELERATORS).check("trainer.accelerator", accelerator)
     wanted, device = options.get("devices", 1), device_of(options)
     if accelerator in ("gpu", "cuda") and device.type != "cuda":
         raise Refused(f"trainer.accelerator={accelerator}: this machine has no GPU that PyTorch can use; leave it out, "

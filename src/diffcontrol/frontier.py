@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from diffcontrol import experiment, ranks
+from diffcontrol import allowed, experiment, ranks
 from diffcontrol.evaluation import evaluate
 from diffcontrol.method import Method
 from diffcontrol.preparing import Prepared, prepare, resolved
@@ -23,6 +23,7 @@ from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
 
+VALUES = {"num_samples": allowed.whole(1), "perplexity": allowed.optional(allowed.number(1))}
 Setting = dict[str, Any]
 Point = dict[str, Any]  # a method's row of results, and its `setting`
 
@@ -36,6 +37,8 @@ def run(cfg: DictConfig) -> float:
     plain = resolved(cfg)
     folder = Path(HydraConfig.get().runtime.output_dir)
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
+    for name, rule in VALUES.items():
+        rule.check(f"frontier.{name}", wanted[name])
     ready = prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
     tasks, requests, judges = ready.tasks, ready.requests, ready.judges
     methods = {name: built(ready, name, plain["sweep"].get(name, {})) for name in ready.methods}
