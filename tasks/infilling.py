@@ -143,6 +143,13 @@ class Infilling(GapTask):
             found.append(of_text(known, total + 1, self.corpus.length, 0.01 + seen))
         return found
 
+    def words(self, target: Mapping[str, Any]) -> int | None:
+        low, high = _bounds(target["length"], target)
+        return self.least_words(target) if low == high else None
+
+    def least_words(self, target: Mapping[str, Any]) -> int:
+        return len(target["left"]) + _bounds(target["length"], target)[0] + len(target["right"])
+
     def gap(self, target: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         return target["left"], target["right"]
 

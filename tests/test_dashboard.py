@@ -99,3 +99,9 @@ def test_trajectories_have_every_step_and_recording_changes_no_text(classifier, 
     times = [row["t"] for row in rows[:4]]
     assert times == sorted(times, reverse=True) and all(row["log_prob"] <= 0 for row in rows)
     assert method.steering == {"task": classifier}  # the method itself is as before
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_recorded_moves_end_where_the_steering_does(classifier, ends):
+    classifier.ends = ends
+    assert dashboard.Recorded(classifier, "word", {}).ends == ends

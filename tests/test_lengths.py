@@ -1,3 +1,4 @@
+from diffcontrol.layout import Layout
 from diffcontrol.lengths import TrainingLengths
 from tests.fakes import COLOURS, FakeCorpus, FakeTask
 
@@ -36,3 +37,20 @@ def test_a_rare_target_is_looked_for_in_all_texts():
     everywhere, few = lengths(corpus, enough=1), lengths(corpus, texts=1, enough=2)
     for target in ("red", "blue"):
         assert drawn(few, {"colour": target}) == drawn(everywhere, {"colour": target})
+
+
+def test_texts_that_are_cut_do_not_count_and_end_always_has_room():
+    corpus = FakeCorpus(length=6)  # START, four words, END
+    own = lengths(corpus, enough=1)
+    assert max(len(example.words) for example in corpus.splits["train"]) > 4
+    assert max(drawn(own, {})) <= 4 and max(drawn(own, {"colour": "red"})) <= 4
+    assert own.end(Layout(), {}, 30, 0.5, 6).end == 5
+
+
+def test_of_several_targets_the_one_that_the_smallest_share_of_texts_meets_decides():
+    """A rare one is looked for in all texts, a common one in some of them, so their counts do not compare."""
+    corpus = FakeCorpus()
+    own = lengths(corpus, texts=4, enough=2)
+    met = {"colour": ([3] * 9, 1000), "animal": ([5] * 3, 4)}  # lengths, of how many texts
+    own._meeting = lambda name, target: met[name]
+    assert drawn(own, {"colour": "red", "animal": "cat"}) == {3}

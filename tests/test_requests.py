@@ -156,3 +156,11 @@ def test_a_line_of_the_authors_files_brings_its_sentence(corpus):
     both = choose({"one": Lined("colour"), "other": Lined("animal", ANIMALS)}, corpus, [line], None, 0)
     assert both[0].targets == {"one": "red", "other": "cat"} and both[0].source.words == ("a", "red", "cat")
     assert sources(choose({"one": Lined("colour")}, corpus, [line, "blue"], None, 0)) is None
+
+
+def test_targets_of_different_lengths_are_refused(corpus, monkeypatch):
+    tasks = {name: FakeTask(COLOURS, corpus) for name in ("one", "other")}
+    for task, words in zip(tasks.values(), (7, 3), strict=True):
+        monkeypatch.setattr(task, "words", lambda target, words=words: words)
+    with pytest.raises(Refused, match=r"entry 1: .*different lengths \(7 words by one, 3 words by other\)"):
+        choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)

@@ -98,7 +98,7 @@ class Recorded(Steering):
     """A steering whose control writes down what it answers: (task, t) → log p."""
 
     def __init__(self, steering: Steering, task: str, heard: dict[tuple[str, float], float]):
-        self.steering, self.task, self.heard = steering, task, heard
+        self.steering, self.task, self.heard, self.ends = steering, task, heard, steering.ends
 
         self.layouts, self.positions, self.least = steering.layouts, steering.positions, steering.least  # type: ignore
 

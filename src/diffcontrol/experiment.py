@@ -15,7 +15,7 @@ from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate,
 from diffcontrol.launching import launched
 from diffcontrol.logger import headline, log_results
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, prepare, resolved
+from diffcontrol.preparing import Prepared, check_judges, prepare, resolved
 from diffcontrol.recording import described, own_strength, run_loggers
 from diffcontrol.requests import sources
 from diffcontrol.store import commit
@@ -54,6 +54,7 @@ def compare(cfg: dict[str, Any]) -> float:
 
 
 def _compare(cfg: dict[str, Any], folder: Path) -> float:
+    check_judges(cfg)
     ready = prepare(cfg)
     share = launched(cfg["trainer"])
     methods = {name: ready.store.build(node) for name, node in ready.methods.items()}

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from diffcontrol import allowed, experiment, ranks
 from diffcontrol.evaluation import evaluate
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, prepare, resolved
+from diffcontrol.preparing import Prepared, check_judges, prepare, resolved
 from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
@@ -39,6 +39,7 @@ def run(cfg: DictConfig) -> float:
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
     for name, rule in VALUES.items():
         rule.check(f"frontier.{name}", wanted[name])
+    check_judges(plain)
     ready = prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
     tasks, requests, judges = ready.tasks, ready.requests, ready.judges
     methods = {name: built(ready, name, plain["sweep"].get(name, {})) for name in ready.methods}

@@ -22,6 +22,8 @@ Lengths = list[int]  # numbers of words, sorted
 class TrainingLengths(Shared):
     """Lengths of training texts, by what they meet.
 
+    Texts that the models cut, as they are longer than `data.length` has room for, do not count.
+
     texts: how many are looked at, evenly spaced; where fewer than `enough` of them meet a target, all are looked at.
     enough: how many texts have to meet a target for these to count alone.
     """
@@ -30,34 +32,40 @@ class TrainingLengths(Shared):
 
     def __init__(self, data: Corpus, tasks: Mapping[str, ControlTask], texts: int = 4000, enough: int = 10):
         self.corpus, self.tasks, self.texts, self.enough = data, dict(tasks), texts, enough
+        self.most = data.length - 2  # words beside START and END
         self.by_target: dict[tuple[str, int], dict[str, Lengths]] = {}
 
     def draw(self, targets: Mapping[str, Target], least: int, uniform: float) -> int:
         """A number of words, `least` at the least, for a text that is to meet the targets, by a number from [0, 1). Of
-        several targets that which the fewest training texts meet decides."""
+        several targets that which the smallest share of training texts meets decides."""
         found = [self._meeting(name, target) for name, target in targets.items()]
-        choices = min((own for own in found if len(own) >= self.enough), key=len, default=self._all)
+        known = [(len(own) / texts, own) for own, texts in found if len(own) >= self.enough]
+        choices = min(known, key=lambda one: one[0])[1] if known else self._all
         able = [length for length in choices if length >= least] or [n for n in self._all if n >= least] or [least]
         return able[int(uniform * len(able))]
 
     def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int) -> Layout:
         """The layout of a row of `length` positions with END after a drawn number of words, behind what it fixes."""
         words = self.draw(targets, max(least, *layout.words, 1), uniform)
-        return of_text(layout.words, words + 1, length)
+        return of_text(layout.words, min(words, length - 2) + 1, length)
 
     @cached_property
     def _all(self) -> Lengths:
-        return sorted(len(example.words) for example in spaced(self.corpus.splits["train"], self.texts))
+        looked_at = spaced(self.corpus.splits["train"], self.texts)
+        return sorted(n for example in looked_at if (n := len(example.words)) <= self.most) or [self.most]
 
-    def _meeting(self, name: str, target: Target) -> Lengths:
+    def _meeting(self, name: str, target: Target) -> tuple[Lengths, int]:
+        """Lengths of the texts that meet a target, and of how many texts."""
         key, whole = _key(target), len(self._examples(self.tasks[name]))
         found: Lengths = []
+        texts = whole
         for texts in (min(self.texts, whole), whole):
-            if len(found) < self.enough:
-                if (name, texts) not in self.by_target:
-                    self.by_target[name, texts] = self._index(self.tasks[name], texts)
-                found = self.by_target[name, texts].get(key, [])
-        return found
+            if (name, texts) not in self.by_target:
+                self.by_target[name, texts] = self._index(self.tasks[name], texts)
+            found = self.by_target[name, texts].get(key, [])
+            if len(found) >= self.enough:
+                break
+        return found, texts
 
     def _examples(self, task: ControlTask) -> Sequence[Example]:
         return (task.reads or self.corpus).splits["train"]
@@ -66,6 +74,8 @@ class TrainingLengths(Shared):
         """Target → lengths of those of `texts` training texts that meet it."""
         found: dict[str, Lengths] = {}
         for example in spaced(self._examples(task), texts):
+            if len(example.words) > self.most:
+                continue
             for key in {_key(target) for target in task.targets(task.annotate(example))}:
                 found.setdefault(key, []).append(len(example.words))
         return {key: sorted(lengths) for key, lengths in found.items()}

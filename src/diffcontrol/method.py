@@ -35,8 +35,8 @@ def strengths(strength: Mapping[str, float], scale: float, tasks: Iterable[str])
 
 class Method(ABC):
     """Writes `n` texts for every request. Each text has random numbers of its own, so that it depends on the seed, its
-    request and which sample it is, but not on the chunk that it is written in: more samples or more requests add texts
-    to a run and leave the others as they are."""
+    request and which sample it is: more samples or more requests add texts to a run. The chunk that it is written in
+    changes a text only as far as positions are left out that no text of the chunk needs (docs/concepts.md, Draws)."""
 
     #: which values its arguments, those of a config node, may have (`diffcontrol.allowed`)
     allowed: ClassVar[Rules] = {

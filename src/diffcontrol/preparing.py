@@ -51,6 +51,16 @@ class Prepared:
     methods: dict[str, Any]  # name → config node, of those that are applicable to the tasks
 
 
+def check_judges(cfg: Mapping[str, Any]) -> None:
+    """For whoever makes a table, before anything is trained.
+
+    Raises:
+        Refused: the judge of fluency is missing.
+    """
+    if not (cfg["judge"] or {}).get("teacher"):
+        raise Refused("judge: judge.teacher is missing, but its perplexity stands in every table; leave judge as it is")
+
+
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain containers, every interpolation in it resolved. Nothing behind this line sees OmegaConf.
 
@@ -105,8 +115,6 @@ def _check_values(cfg: dict[str, Any]) -> None:
     """Everything that can be told of the numbers themselves, before any of them is used."""
     if not cfg["task"]:
         raise Refused("task=[]: at least one task is needed")
-    if not (cfg["judge"] or {}).get("teacher"):
-        raise Refused("judge: judge.teacher is missing, but its perplexity stands in every table; leave judge as it is")
     for name, rule in VALUES.items():
         value: Any = cfg
         for key in name.split("."):

@@ -153,6 +153,10 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         raise Refused(f"{where}: {refused}") from refused
     if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):
         raise Refused(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
+    said = {name: n for name, task in tasks.items() if (n := task.words(request.targets[name])) is not None}
+    if len(set(said.values())) > 1:
+        lengths = ", ".join(f"{n} words by {name}" for name, n in said.items())
+        raise Refused(f"{where}: the targets ask for texts of different lengths ({lengths})")
     return request
 
 

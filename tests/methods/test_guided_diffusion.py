@@ -12,6 +12,7 @@ from diffcontrol.diffusion.objective import CrossEntropy
 from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.draws import Draws
+from diffcontrol.guidance.base import Unguided
 from diffcontrol.guidance.langevin import Langevin
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.methods.candidates import BestOf
@@ -190,3 +191,13 @@ def test_nothing_fixes_end_where_the_control_moves_it(lm, monkeypatch):
     monkeypatch.setattr(Drawn, "end", lambda *args: pytest.fail("a length was drawn"))
     pulled = method(lm, {"length": Pull(Length(lm.corpus), lm)}, clean=True, lengths=Drawn())
     assert len(pulled.generate([Request({"length": 3})], 2)[0]) == 2
+
+
+def test_a_strength_of_zero_is_no_guidance(lm):
+    """Not even the pull towards the mean of each transition, which would narrow the noise."""
+    requests = [Request({"one": (8, 8, 1.0)})] * 10
+    unguided = method(lm, {"one": Stated()}, scale=0.0)
+    unguided.guidance = Unguided()
+    still = method(lm, {"one": Stated()}, scale=0.0)
+    assert still.generate(requests, 1) == unguided.generate(requests, 1)
+    assert still.generate(requests, 1) != method(lm, {"one": Stated()}, scale=1.0).generate(requests, 1)

@@ -29,8 +29,9 @@ from diffcontrol.steering.base import Look, Weighted
 
 
 class OnePass(Guidance):
-    """distance: how far every coordinate moves over the whole process, however many steps there are; fluency: the
-    weight of the pull towards the transition's mean."""
+    """distance: how far a coordinate moves at most over the whole process, however many steps there are, up to the
+    rounding of steps to strides; less where `start` and `stop` leave steps out. fluency: the weight of the pull towards
+    the transition's mean."""
 
     allowed: ClassVar[Rules] = {"distance": number(above=0), "fluency": number(0)}
 

@@ -26,7 +26,7 @@ NEEDED = ("mauve", "sentence_transformers")
 
 class Mauve(Shared):
     """encoder: name or folder of a sentence-transformers model (null: the packaged all-MiniLM-L6-v2); references: how
-    many test texts stand for what people write; repeats: clusterings that a score is the mean of.
+    many dev texts stand for what people write; repeats: clusterings that a score is the mean of.
 
     Raises:
         Refused: the packages are not installed.
