@@ -7,6 +7,7 @@ from diffcontrol.draws import Draws
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
 from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.steering.base import Control
+from diffcontrol.text import UNK
 from tests.masked.tabular import FIRST, Property, Tabular, asked, frequencies
 
 N = 15000
@@ -131,3 +132,17 @@ def test_an_inner_place_holds_no_special():
 def test_no_candidates_are_refused():
     with pytest.raises(ValueError, match="top_k=0"):
         Exact(0)
+
+
+def test_no_candidate_is_unk_however_likely_it_is(lm, half):
+    """With one candidate a place, the likeliest word is written although UNK is likelier."""
+    ids, places = half
+
+    class Doubtful(Tabular):
+        def __call__(self, z):
+            found = super().__call__(z)
+            found.logits[..., UNK] = 50.0
+            return found
+
+    found = guided(Exact(top_k=1), Doubtful(), ids, places, (1.0, Property(lm)))
+    assert (found.argmax(-1)[0, 1:] >= FIRST).all()

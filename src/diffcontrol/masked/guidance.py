@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffcontrol.allowed import Rules, arguments, whole
-from diffcontrol.diffusion.denoiser import Prediction, words_within
+from diffcontrol.diffusion.denoiser import Prediction, known_words, words_within
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.steering.base import Look, Weighted
 
@@ -90,7 +90,9 @@ class Exact(MaskedGuidance):
     def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
         words = Unguided().predict(asked, ids, places, rows)
         texts, positions = places.nonzero().unbind(1)
-        likely = words[texts, positions].topk(min(self.top_k, words.shape[-1]))  # [P k]
+        likely = known_words(words[texts, positions]).topk(
+            min(self.top_k, words.shape[-1])
+        )  # [P k], UNK is none
         k = likely.indices.shape[1]
         owners = texts.repeat_interleave(k)
         candidates = ids[owners].scatter(1, positions.repeat_interleave(k)[:, None], likely.indices.view(-1, 1))
