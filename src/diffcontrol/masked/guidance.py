@@ -90,9 +90,7 @@ class Exact(MaskedGuidance):
     def predict(self, asked: Questions, ids: Tensor, places: Tensor, rows: list[int]) -> Tensor:
         words = Unguided().predict(asked, ids, places, rows)
         texts, positions = places.nonzero().unbind(1)
-        likely = known_words(words[texts, positions]).topk(
-            min(self.top_k, words.shape[-1])
-        )  # [P k], UNK is none
+        likely = known_words(words[texts, positions]).topk(min(self.top_k, words.shape[-1]))  # [P k], UNK is none
         k = likely.indices.shape[1]
         owners = texts.repeat_interleave(k)
         candidates = ids[owners].scatter(1, positions.repeat_interleave(k)[:, None], likely.indices.view(-1, 1))
