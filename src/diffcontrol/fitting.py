@@ -25,8 +25,6 @@ COMPARED = ("precision", "device", "threads", "world")  # conditions that change
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
-
-
 OPTIONS = (  # of a Lightning Trainer, that the user can set; `compile` is ours
     "accelerator", "strategy", "devices", "num_nodes", "precision", "compile", "max_time", "enable_progress_bar",
     "deterministic", "benchmark", "profiler", "detect_anomaly", "plugins", "default_root_dir",
@@ -74,9 +72,7 @@ def _check_devices(options: Mapping[str, Any]) -> None:
         raise Refused(
             f"trainer.devices={wanted}: this machine has {there} {what}; allowed are at most as many, or auto"
         )
-    strategy = options.get("strategy", "auto")
-    if strategy not in STRATEGIES:
-        raise Refused(f"trainer.strategy={strategy}: allowed is one of {', '.join(STRATEGIES)}")
+    allowed.one_of(*STRATEGIES).check("trainer.strategy", options.get("strategy", "auto"))
 
 
 def world_size(options: Mapping[str, Any]) -> int:

@@ -44,9 +44,11 @@ class TrainingLengths(Shared):
         able = [length for length in choices if length >= least] or [n for n in self._all if n >= least] or [least]
         return able[int(uniform * len(able))]
 
-    def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int) -> Layout:
-        """The layout of a row of `length` positions with END after a drawn number of words, behind what it fixes."""
-        words = self.draw(targets, max(least, *layout.words, 1), uniform)
+    def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int,
+            said: int | None = None) -> Layout:  # fmt: skip
+        """The layout of a row of `length` positions with END after as many words as the targets say (`said`), else
+        after a drawn number, behind what the layout fixes."""
+        words = said or self.draw(targets, max(least, *layout.words, 1), uniform)
         return of_text(layout.words, min(words, length - 2) + 1, length)
 
     @cached_property
@@ -57,8 +59,6 @@ class TrainingLengths(Shared):
     def _meeting(self, name: str, target: Target) -> tuple[Lengths, int]:
         """Lengths of the texts that meet a target, and of how many texts."""
         key, whole = _key(target), len(self._examples(self.tasks[name]))
-        found: Lengths = []
-        texts = whole
         for texts in (min(self.texts, whole), whole):
             if (name, texts) not in self.by_target:
                 self.by_target[name, texts] = self._index(self.tasks[name], texts)

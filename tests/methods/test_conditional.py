@@ -272,7 +272,7 @@ def test_a_text_is_as_long_as_a_training_text_that_meets_the_targets(trained, co
 def test_a_length_that_a_target_says_is_met_by_construction(trained, corpus, monkeypatch):
     lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus), "verb": FakeTask(VERBS, corpus)})
     monkeypatch.setattr(FakeTask, "words", lambda self, target: 4 if target in COLOURS else None)
-    monkeypatch.setattr(lengths, "end", lambda *args: pytest.fail("a length was drawn"))
+    monkeypatch.setattr(lengths, "draw", lambda *args: pytest.fail("a length was drawn"))
     texts = [text for (text,) in method(trained, lengths=lengths).generate(requests(6), 1)]
     assert [len(text) for text in texts] == [4] * 6
 

@@ -19,7 +19,7 @@ from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser, known_words
 from diffcontrol.diffusion.sampler import Sampler
 from diffcontrol.draws import Draws
-from diffcontrol.layout import Layout, of_text, taken
+from diffcontrol.layout import Layout, taken
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.refused import Refused
@@ -98,8 +98,6 @@ class Conditional(Method):
     def _ended(self, lengths: TrainingLengths, request: Request, uniform: float, length: int) -> Layout:
         asked = {name: request.targets[name] for name in self.lms}
         tasks = [(own.task, asked[name]) for name, own in self.lms.items()]
-        said = [words for task, target in tasks if (words := task.words(target)) is not None]
-        if said:
-            return of_text({}, max(said) + 1, length)
+        said = max((words for task, target in tasks if (words := task.words(target))), default=None)
         least = max(task.least_words(target) for task, target in tasks)
-        return lengths.end(Layout(), asked, least, uniform, length)
+        return lengths.end(Layout(), asked, least, uniform, length, said)

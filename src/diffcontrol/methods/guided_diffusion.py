@@ -59,9 +59,7 @@ class GuidedDiffusion(Steered):
     def _started(self, requests: Sequence[Request], draws: Draws) -> tuple[list[Layout], Iterator[Prediction]]:
         """What is fixed in each row, several rows a request where there are particles, and what the sampler yields."""
         # A guidance with nothing to follow would still narrow the noise of each step by its fluency term.
-        asked = self.control(requests[:1]).parts
-        follows = any(strength or control.automata is not None for strength, control in asked)
-        guidance = self.guidance if follows else Unguided()
+        guidance = self.guidance if self.control(requests[:1]).asks else Unguided()
         layouts = self.layouts(requests, draws, self.lm.length)
         requests = [request for request in requests for _ in range(guidance.particles)]
         layouts = [layout for layout in layouts for _ in range(guidance.particles)]

@@ -45,7 +45,7 @@ class MaskedDiffusion(Steered):
         asked = Questions(lm, lambda rows: self.control([requests[row] for row in rows]),
                       within(layouts, length).to(lm.device))  # fmt: skip
         # A guidance with nothing to follow has nothing to differentiate.
-        guidance = self.guidance if self.control(requests).parts else Unguided()
+        guidance = self.guidance if self.control(requests).asks else Unguided()
         predict = partial(guidance.predict, asked)
         for share in self.sampler(ids, lm.mask, predict, draws, self.least(requests)):
             progress(share)

@@ -8,7 +8,7 @@ from torch import nn
 
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
-from diffcontrol.layout import Layout, drawn, joint, of_text, taken
+from diffcontrol.layout import Layout, drawn, joint, taken
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.method import Method, strengths
 from diffcontrol.steering.base import Steering, Weighted
@@ -66,11 +66,9 @@ class Steered(Method):
         return [own if own.end else self._ended(self.lengths, own, request, u, length) for own, request, u in rows]
 
     def _ended(self, lengths: TrainingLengths, layout: Layout, request: Request, uniform: float, length: int) -> Layout:
-        """The layout with an END: where the targets say, else where `lengths` draws it."""
-        if positions := self.positions(request):
-            return of_text(layout.words, positions - 1, length)
-        asked = {task: request.targets[task] for task in self.steering}
-        return lengths.end(layout, asked, self.least([request]) - 2, uniform, length)
+        asked, positions = {task: request.targets[task] for task in self.steering}, self.positions(request)
+        least, said = self.least([request]) - 2, positions - 2 if positions else None
+        return lengths.end(layout, asked, least, uniform, length, said)
 
     def guides(self) -> list[nn.Module]:
         """The steerings that are networks."""

@@ -60,6 +60,11 @@ class Weighted(Control):
             total = total + strength * control.log_prob(look)
         return total
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to follow: a part with a strength, or with an automaton, which needs none."""
+        return any(strength or part.automata is not None for strength, part in self.parts)
+
     @cached_property
     def joint(self) -> "Weighted":
         """log p of all of them together, were they independent: each counts once, whatever its strength."""
