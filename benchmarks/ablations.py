@@ -62,7 +62,7 @@ COLUMNS = {"group": "group", "changed": "changed", "strict": "strict %", "perple
 
 def measure(cfg: DictConfig) -> None:
     names = [name for _, rows in GROUPS.values() for name in rows]
-    wanted = {"rows": names, "groups": list(GROUPS)} | asked(cfg)
+    wanted = asked(cfg, rows=names, groups=list(GROUPS))
     for key, known in (("rows", names), ("groups", GROUPS)):
         if unknown := set(wanted[key]) - set(known):
             raise Refused(f"+benchmark.{key}={sorted(unknown)}: allowed are {', '.join(dict.fromkeys(known))}")

@@ -37,7 +37,7 @@ def unguided(cfg: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = {"budgets": list(BUDGETS), "models": ["diffusion", "masked", "causal"]} | asked(cfg)
+    wanted = asked(cfg, budgets=list(BUDGETS), models=["diffusion", "masked", "causal"])
     rows = []
     for budget in wanted["budgets"]:
         full = judged_alike(f"budget={budget}")

@@ -67,10 +67,17 @@ def _key(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
 
 
-def asked(cfg: DictConfig) -> dict[str, Any]:
-    """What the command line says of the benchmark itself: `+benchmark={…}`."""
-    found: Any = OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
-    return found
+def asked(cfg: DictConfig, **defaults: Any) -> dict[str, Any]:
+    """What the command line says of the benchmark itself, `+benchmark={…}`, and of the rest the defaults.
+
+    Raises:
+        Refused: the benchmark has no such setting.
+    """
+    given: Any = OmegaConf.to_container(cfg.get("benchmark") or OmegaConf.create({}))
+    for key, value in given.items():
+        if key not in defaults:
+            raise Refused(f"benchmark.{key}={value}: there is no such setting; it has {', '.join(defaults)}")
+    return defaults | given
 
 
 def changed(cfg: DictConfig, settings: Mapping[str, Any]) -> dict[str, Any]:

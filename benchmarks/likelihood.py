@@ -29,7 +29,7 @@ COLUMNS = {
 
 
 def measure(cfg: DictConfig) -> None:
-    full, wanted = changed(cfg, {}), {"texts": TEXTS, "draws": DRAWS, "looks": LOOKS} | asked(cfg)
+    full, wanted = changed(cfg, {}), asked(cfg, texts=TEXTS, draws=DRAWS, looks=LOOKS)
     store = store_of(full)
     corpus, lm, causal = store.build(full["data"]), store.fit(full["lm"]), store.fit(full["causal_lm"])
     rows, differences = [], []

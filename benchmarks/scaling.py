@@ -24,7 +24,7 @@ COLUMNS = {"varied": "varied", "value": "value", "seconds": "s", "per_sample": "
 
 
 def measure(cfg: DictConfig) -> None:
-    varied = VARIED | asked(cfg)
+    varied = asked(cfg, **VARIED)
     name = next(str(name) for name in cfg.method if name != "unguided")
     store = Untrained(changed(cfg, {})["trainer"])
     rows = [point(store, cfg, name, key, value) for key, values in varied.items() for value in values]

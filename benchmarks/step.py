@@ -78,8 +78,8 @@ class Stopwatch:
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = asked(cfg)
-    guidances, controls = wanted.get("guidances", GUIDANCES), wanted.get("controls", ["own", "exact"])
+    wanted = asked(cfg, guidances=GUIDANCES, controls=["own", "exact"])
+    guidances, controls = wanted["guidances"], wanted["controls"]
     rows, store = [], Untrained(composed()["trainer"])
     for guidance in guidances:
         for control in controls if guidance != "unguided" else ["–"]:

@@ -23,7 +23,7 @@ COLUMNS = {"scale": "× strength", "steps": "steps", "token_evaluations": "token
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = {"steps": list(STEPS), "scales": list(SCALES)} | asked(cfg)
+    wanted = asked(cfg, steps=list(STEPS), scales=list(SCALES))
     ready = prepare(changed(cfg, {}))
     rows = []
     for scale in wanted["scales"]:

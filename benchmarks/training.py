@@ -57,8 +57,7 @@ class Timed(DiffusionLM):
 
 
 def measure(cfg: DictConfig) -> None:
-    wanted = asked(cfg)
-    Timed.stop = wanted.get("steps", STEPS)
+    Timed.stop = asked(cfg, steps=STEPS)["steps"]
     settings: dict[str, dict[str, Any]] = {"configured": {}, "plain": PLAIN}
     rows = [{"training": name, **trained(changed(cfg, changes))} for name, changes in settings.items()]
     matmul = {"32-true": matmul_flops(torch.float32)}

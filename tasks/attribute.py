@@ -37,6 +37,10 @@ class Attribute(ControlTask):
     @cached_property
     def labels(self) -> Labels:
         found = Labels(self.corpus.splits["train"])
+        alike = [self.label] if self.label in found.alike else [] if found or self.label else list(found.alike)
+        if alike:
+            raise Refused(f"attribute: the label {alike[0]!r} is {found.alike[alike[0]]!r} in every training text, so "
+                          "there is nothing to tell apart")  # fmt: skip
         if not found:
             raise Refused("attribute: the data have no labels; set data.labels.<label>=<column> (data=table)")
         if self.label not in (None, *found.values):

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -114,6 +116,8 @@ def test_its_models_are_those_of_the_command_line(model):
     ({"nosuch": 3}, "task=nosuch: there is no such task; it is one of attribute, "),
     ({}, "name a task and its target"),
     ({"length": 3, "n": 0}, "generate(n=0)"),
+    ({"length": 3, "n": "3"}, "generate(n='3')"),
+    ({"length": 3, "n": 1.5}, "generate(n=1.5)"),
 ])  # fmt: skip
 def test_a_bad_target_is_refused_before_anything_is_trained(tmp_path, targets, said):
     model = diffcontrol.load(*TINY, store=tmp_path / "store")
@@ -137,11 +141,31 @@ def test_the_command_line_refuses_a_target_in_the_same_words(model):
 
 @pytest.mark.parametrize(("arguments", "said"), [
     ({"data": "nosuch"}, "restaurants rocstories table"), ({"method": "nosuch"}, "method=nosuch: there is no such"),
+    ({"method": "fudge", "data": "nosuch"}, "restaurants rocstories table"),
     ({"pretrained": "nowhere/at-all"}, "paths.pretrained=nowhere/at-all: there is no such folder"),
 ])  # fmt: skip
 def test_what_there_is_not_is_refused(arguments, said):
     with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
         diffcontrol.load(**arguments)
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("method=fudge", "a method is chosen by load(method=...)"), ("task=length", "tasks are chosen by generate(task="),
+])  # fmt: skip
+def test_what_an_override_cannot_choose_is_refused(override, said):
+    with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
+        diffcontrol.load(override)
+
+
+def test_numbers_of_numpy_and_pytorch_are_numbers(model):
+    plain = model.generate(length=5, n=2, seed=3)
+    assert model.generate(length=np.int64(5), n=np.int64(2), seed=torch.tensor(3)) == plain
+
+
+def test_what_may_be_left_out_of_a_table_is_refused_where_nothing_else_is_asked_for(store):
+    model = diffcontrol.load(*TINY, "on_unsupported=skip", store=store, method="pplm")
+    with pytest.raises(diffcontrol.Refused, match="pplm: its discriminator"):
+        model.generate(syntax_tree="(S (NP *) (VP *))")
 
 
 def test_a_mistyped_override_is_refused():

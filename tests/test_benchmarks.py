@@ -41,6 +41,11 @@ def run(tmp_path, monkeypatch, own_logging):
     sys.modules.pop("common", None)
 
 
+def test_a_mistyped_setting_is_refused(run):
+    with pytest.raises(SystemExit, match=r"training: benchmark.stpes=6: there is no such setting; it has steps"):
+        run("training", "+benchmark={stpes: 6}")
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "sampling" else [])
                                   for name in BENCHMARKS])  # fmt: skip
 def test_it_writes_its_numbers_with_their_conditions_and_a_figure(name, run):

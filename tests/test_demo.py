@@ -38,11 +38,19 @@ def test_nothing_chosen_is_refused(model):
         next(demo.pages(model, {}, seed=0))
 
 
-@pytest.mark.parametrize(("arguments", "said"), [(["sampler.step=3"], r"sampler\.step"), (["data=nosuch"], "nosuch")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["sampler.step=3"], r"sampler\.step"), (["data=nosuch"], "nosuch")],
+)
 def test_the_command_refuses_what_there_is_not(monkeypatch, arguments, said):
     monkeypatch.setattr(sys, "argv", ["diffcontrol", "demo", *arguments])
     with pytest.raises(SystemExit, match=f"diffcontrol: .*{said}"):
         cli.main()
+
+
+def test_data_that_cannot_be_read_are_named_before_the_page_is_served():
+    with pytest.raises(diffcontrol.Refused, match=r"data\.file=nowhere\.csv"):
+        demo.offers(diffcontrol.load("data=table", "data.file=nowhere.csv", "data.text=text"))
 
 
 def test_without_gradio_the_command_says_how_to_install_it(monkeypatch, model):

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from diffcontrol.draws import Draws
-from diffcontrol.frontier import as_node, at_entropy, lowest, match, settings
+from diffcontrol.frontier import as_node, at_entropy, lowest, match, settings_of
 from diffcontrol.method import Method
 from diffcontrol.methods.mixture import Mixture
+from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 
 
@@ -47,9 +48,28 @@ def test_the_perplexity_at_an_entropy_lies_between_those_of_its_neighbours():
     assert at_entropy(points[:1], 5.0) is None
 
 
+FUDGE = {"lm": {}, "predictors": {}, "strength": {}, "scale": 1.0, "pre_top_k": 200, "post_top_k": 10,
+         "temperature": 1.0, "chunk": 50, "seed": 0, "_target_": "diffcontrol.methods.fudge.Fudge"}  # fmt: skip
+
+
 def test_settings_are_all_combinations_and_one_where_nothing_varies():
-    assert settings({"k": [1, 2], "scale": [3]}) == [{"k": 1, "scale": 3}, {"k": 2, "scale": 3}]
-    assert settings({}) == [{}]
+    both = settings_of(FUDGE, {"post_top_k": [1, 2], "scale": [3]}, "fudge")
+    assert both == [{"post_top_k": 1, "scale": 3}, {"post_top_k": 2, "scale": 3}]
+    assert settings_of(FUDGE, {}, "fudge") == [{}]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "said"),
+    [
+        ({"scale": 3}, r"sweep.fudge.scale=3: a list of values is needed"),
+        ({"scale": []}, r"sweep.fudge.scale=\[\]: a list of values"),
+        ({"scale": [1, "x"]}, "sweep.fudge.scale='x': allowed is a number from 0"),
+        ({"scael": [1]}, "sweep.fudge.scael=1: Fudge has no such argument"),
+    ],
+)
+def test_a_sweep_of_what_a_method_does_not_take_is_refused(sweep, said):
+    with pytest.raises(Refused, match=said):
+        settings_of(FUDGE, sweep, "fudge")
 
 
 class Says(Method):

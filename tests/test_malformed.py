@@ -22,6 +22,11 @@ VALUES = [
     "+trainer.max_steps=5", "sampler.steps=0", "sampler.steps=2.5", "lm.optim.lr=abc", "lm.optim.batch_size=-4",
     "lm.optim.batch_size=1.5", "num_samples=1.5", "num_samples=0", "chunk=0", "chunk=1.5", "seed=1.5",
     "targets.from=null", "targets.from=5", "task=[]", "data.length=1", "trainer.devices=99999", "trainer.devices=two",
+    "limit.train=abc", "limit.test=0", "on_unsupported=x", "targets.on_invalid=x",
+    "task=first_word task.first_word.min_count=0",
+    "+lm.foo=1", "+lm.optim.foo=1", "task=attribute +classifier_optim.foo=1", "+model.foo=1", "model.heads=3",
+    "+sampler.foo=1", "task=attribute encoder=noisy encoder.heads=3", "method.fudge._target_=foo.Bar",
+    "method.fudge._target_=diffcontrol.methods.Bar",
 ]  # fmt: skip
 METHODS = "method=[guided_diffusion,fudge,masked]"
 
@@ -104,6 +109,7 @@ TABLES = {  # a CSV file, one more override, and what is said
     "2 characters": (ROW, "data.delimiter=ab", "delimiter"),
     "column": (ROW, "data.text=txt", "no column 'txt'"),
     "file": (ROW, "data.file=nowhere.csv", "nowhere.csv"),
+    "forms": (ROW, "data.forms.food.English=english", "data.forms.food.English='english': allowed is a list of texts"),
     "both": (ROW, "data.folder=/tmp", "data.folder=/tmp"),
 }
 
@@ -127,3 +133,14 @@ def test_a_table_that_is_not_allowed_is_named(tmp_path, monkeypatch, content, mo
 def test_what_conf_says_is_allowed(task):
     cfg = composed(f"task={task}", "method=[guided_diffusion,fudge,finetuned,masked,pplm,lookahead,smc,mbr,paper]")
     allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
+
+
+def test_texts_that_are_cut_are_counted(tmp_path, monkeypatch, caplog):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = "".join(f"{'very ' * i}good {i},{'good' if i % 2 else 'bad'}\n" for i in range(20))
+    given = table(tmp_path, b"review,stars\n" + rows.encode(), "data.length=10")
+    with pytest.raises(pytest.fail.Exception, match="trained"):
+        start(tmp_path, "task=attribute", *given, "data.more_than=0", "limit={train: null, dev: null, test: null}")
+    (said,) = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
+    assert "data.length=10: " in said and "training texts are longer" in said

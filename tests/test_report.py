@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from diffcontrol import report
+from diffcontrol.logger import check as check_loggers
 from diffcontrol.logger import flatten, log_results, loggers
 from diffcontrol.metrics import interval
 from diffcontrol.refused import Refused
@@ -403,10 +405,28 @@ def test_a_broken_file_is_skipped_by_name(tmp_path, capsys, broken):
     (lay(tmp_path / "bad", {}) / "results.json").write_text(broken)
     assert main([str(tmp_path), "--csv", str(tmp_path / "numbers.csv")]) == 0
     output = capsys.readouterr()
-    assert f"skipped {tmp_path / 'bad/results.json'}" in output.err
+    assert f"skipped {tmp_path / 'bad'}: results.json is not complete" in output.err
     assert "guided_diffusion" in output.out
     assert (tmp_path / "numbers.csv").exists()
     assert not (tmp_path / "summary.csv").exists()
+
+
+@pytest.mark.parametrize("cut", ['{"method": "fudge", "ro', '{"row": 1}\n'])
+def test_a_run_whose_samples_are_cut_short_is_skipped_by_name(tmp_path, capsys, cut):
+    lay(tmp_path / "good", made_up())
+    (lay(tmp_path / "bad", made_up()) / "samples.jsonl").write_text(cut)
+    assert main([str(tmp_path)]) == 0
+    assert f"skipped {tmp_path / 'bad'}: samples.jsonl is not complete" in capsys.readouterr().err
+    assert "samples.jsonl is not complete" in (tmp_path / "summary.md").read_text()
+
+
+def test_a_run_of_a_sweep_that_was_refused_is_named_in_its_summary(tmp_path, capsys):
+    lay(tmp_path / "0", made_up())
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "refused.txt").write_text("task=length method=[pplm]: pplm cannot\n")
+    assert main([str(tmp_path)]) == 0
+    said = f"{tmp_path / '1'} was refused: task=length method=[pplm]: pplm cannot"
+    assert said in capsys.readouterr().err and said in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])
@@ -458,6 +478,18 @@ def test_a_logger_without_its_package_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("lightning_fabric.loggers.tensorboard._TENSORBOARDX_AVAILABLE", False)
     with pytest.raises(Refused, match=r"logger=tensorboard: .* pip install 'diffcontrol\[tensorboard\]'"):
         configured(["tensorboard"], tmp_path)
+    node = {"_target_": "pytorch_lightning.loggers.TensorBoardLogger", "save_dir": str(tmp_path)}
+    with pytest.raises(Refused, match="logger=tensorboard"):
+        check_loggers({"tensorboard": node})
+
+
+def test_to_check_loggers_leaves_nothing_behind(tmp_path):
+    places = {"csv": "CSVLogger", "tensorboard": "TensorBoardLogger", "wandb": "WandbLogger"}
+    own = {"wandb": {"offline": True}}
+    for name in ("csv", "wandb", *(["tensorboard"] if find_spec("tensorboard") else [])):
+        node = {"_target_": f"pytorch_lightning.loggers.{places[name]}", "save_dir": str(tmp_path / "logs")}
+        check_loggers({name: node | own.get(name, {})})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):

@@ -96,7 +96,7 @@ def test_invalid_targets_can_be_left_out_and_are_counted(caplog, corpus, colour)
     assert "2 invalid" in caplog.text and "entry 2" in caplog.text and "purple" in caplog.text
     with pytest.raises(Refused, match="no target for colour"):
         choose(colour, corpus, ["purple"], None, 0, "skip")
-    with pytest.raises(Refused, match=r"targets.on_invalid=ignore: .*error and skip"):
+    with pytest.raises(Refused, match=r"targets.on_invalid='ignore': allowed is error, or skip"):
         choose(colour, corpus, given, 2, 0, "ignore")
 
 
@@ -164,3 +164,18 @@ def test_targets_of_different_lengths_are_refused(corpus, monkeypatch):
         monkeypatch.setattr(task, "words", lambda target, words=words: words)
     with pytest.raises(Refused, match=r"entry 1: .*different lengths \(7 words by one, 3 words by other\)"):
         choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)
+
+
+def test_a_target_that_needs_more_words_than_another_allows_is_refused(corpus, monkeypatch):
+    tasks = {name: FakeTask(COLOURS, corpus) for name in ("one", "other")}
+    monkeypatch.setattr(tasks["one"], "words", lambda target: 3)
+    monkeypatch.setattr(tasks["other"], "least_words", lambda target: 4)
+    with pytest.raises(Refused, match="entry 1: other needs 4 words at least, and one asks for 3"):
+        choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)
+    monkeypatch.setattr(tasks["other"], "least_words", lambda target: 3)
+    assert choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)
+
+
+def test_a_target_of_a_task_that_is_not_chosen_is_mentioned(corpus, colour, caplog):
+    assert choose(colour, corpus, [{"colour": "red", "animal": "cat"}], None, 0)[0].targets == {"colour": "red"}
+    assert "the target for animal is not used" in caplog.text

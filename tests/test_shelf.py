@@ -107,6 +107,13 @@ def test_a_damaged_entry_is_found(filled, capsys):
     assert run(filled, "verify", "Child") == 0
 
 
+@pytest.mark.parametrize("content", ["", "[", "task: 3", "- a"])
+def test_a_damaged_entry_is_listed_beside_the_others(filled, capsys, content):
+    (filled.root / filled.address(toy()) / "config.yaml").write_text(content)
+    assert run(filled, "list") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4  # a header, and three entries
+
+
 def test_weights_that_are_no_numbers_are_found_without_a_checksum(filled, capsys):
     folder = filled.root / filled.address(toy())
     save_file({"words.weight": torch.full((2, 2), torch.nan)}, folder / "weights.safetensors")

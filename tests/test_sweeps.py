@@ -70,3 +70,13 @@ def test_the_runs_of_a_sweep_share_a_store_and_end_in_one_report(tmp_path, launc
     assert len(trained) == len(set(trained)) and set(trained) == there  # each model once, by one of the two
     (summary,) = tmp_path.glob("outputs/semantic_content/sweeps/*/summary.md")
     assert "guided_diffusion" in summary.read_text() and str(tmp_path) in done.stdout
+
+
+def test_a_sweep_goes_on_after_a_run_that_is_refused_and_ends_with_an_error(tmp_path):
+    command = [sys.executable, "run.py", "-m", "experiment=tiny", "targets.n=-1,-2", "trainer.accelerator=cpu",
+               f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]  # fmt: skip
+    done = subprocess.run(command, cwd=CONF.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1 and "2 of the sweep's runs were refused" in done.stderr, done.stderr
+    said = sorted(path.read_text() for path in tmp_path.glob("outputs/*/sweeps/*/*/refused.txt"))
+    assert [f"targets.n=-{i}: " in text for i, text in enumerate(said, 1)] == [True, True]
+    assert "Traceback" not in done.stderr

@@ -78,11 +78,17 @@ def test_processes_that_share_the_writing_have_the_texts_of_one(tmp_path, world)
 @pytest.mark.parametrize(
     ("node", "requests", "n"), [({**NODE, "chunk": 3}, REQUESTS, 2), (NODE, REQUESTS[1:], 2), (NODE, REQUESTS, 3)]
 )
-def test_texts_of_another_method_or_of_other_requests_are_dropped(tmp_path, node, requests, n):
+def test_texts_of_another_method_or_of_other_requests_are_left_alone(tmp_path, node, requests, n):
     kept_in(tmp_path).write(Counting())
-    assert len(kept_in(tmp_path).texts) == 8
-    assert not kept_in(tmp_path, node, requests, n).texts
-    assert len((tmp_path / "counting.jsonl").read_text().splitlines()) == 1
+    before = (tmp_path / "counting.jsonl").read_bytes()
+    with pytest.raises(Refused, match=r"counting.jsonl: these texts were written with other settings"):
+        kept_in(tmp_path, node, requests, n)
+    assert (tmp_path / "counting.jsonl").read_bytes() == before and len(kept_in(tmp_path).texts) == 8
+
+
+def test_nothing_is_made_before_a_text_is_there(tmp_path):
+    kept_in(tmp_path / "written")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", ["", "\n", "[]\n", "nonsense", '{"digest": 1}\n', "\x00\x00"])

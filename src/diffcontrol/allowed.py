@@ -5,10 +5,13 @@ against its class before anything is trained.
         allowed: ClassVar[Rules] = {"steps": whole(1), "noise": number(0)}
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from hydra.utils import get_object
 
 from diffcontrol.recipe import class_of
 from diffcontrol.refused import Refused
@@ -62,6 +65,11 @@ def one_of(*values: Any) -> Allowed:
     return Allowed("one of " + ", ".join(map(str, values)), lambda value: value in values)
 
 
+def error_or_skip(what: str) -> Allowed:
+    """Whether `what` ends the run or is left out."""
+    return Allowed(f"error, or skip ({what} is left out)", lambda value: value in ("error", "skip"))
+
+
 def optional(rule: Allowed) -> Allowed:
     """null, or what the rule allows."""
     return Allowed(f"{rule.text}, or null", lambda value: value is None or rule.test(value))
@@ -71,19 +79,60 @@ FLAG = Allowed("true or false", lambda value: isinstance(value, bool))
 CHARACTER = Allowed("one character", lambda value: isinstance(value, str) and len(value) == 1)
 
 
+@dataclass(frozen=True)
+class ArgumentsOf(Allowed):
+    """The rule of a dictionary that holds the arguments of something which no `_target_` beside them names."""
+
+    made: Callable[..., Any]
+
+    def check(self, name: str, value: Any) -> None:
+        super().check(name, value)
+        takes(self.made, value, name)
+
+
+def arguments_of(made: Callable[..., Any]) -> ArgumentsOf:
+    """The arguments that a class or function takes, by name."""
+    return ArgumentsOf("a dictionary", lambda value: isinstance(value, Mapping), made)
+
+
+def takes(made: Callable[..., Any], given: Mapping[str, Any], where: str, complete: bool = True) -> None:
+    """Checks that a class or function takes the arguments that are given by name, and, if they are `complete`, that it
+    needs no others.
+
+    Raises:
+        Refused: it has no such argument, or one that it needs is missing.
+    """
+    known = inspect.signature(made).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    for key, value in given.items():
+        if key not in known and not anything:
+            raise Refused(f"{where}.{key}={value!r}: {made.__name__} has no such argument; it has {', '.join(known)}")
+    for key, parameter in known.items():
+        needed = parameter.default is parameter.empty and parameter.kind in (
+            parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
+        )  # fmt: skip
+        if complete and needed and key not in given:
+            raise Refused(f"{where}.{key} is missing, and {made.__name__} needs it")
+
+
 def check(node: Any, where: str = "") -> None:
-    """Checks every node within `node` against what its class allows.
+    """Checks every node within `node`: what it describes exists and takes its arguments, and its class allows their
+    values.
 
     A rule's name is that of an argument, or leads into one: `model.depth`; `strength.*` is of all its values.
 
     Raises:
-        Refused: a value is not allowed.
+        Refused: there is no such class, it does not take an argument, or it does not allow a value.
     """
     if isinstance(node, list | tuple):
         for i, item in enumerate(node):
             check(item, f"{where}.{i}")
     if not isinstance(node, Mapping):
         return
+    if "_target_" in node:
+        made = _described(node["_target_"], where)
+        given = {key: value for key, value in node.items() if not str(key).startswith("_")}
+        takes(made, given, where, complete=not node.get("_partial_") and "_args_" not in node)
     for name, rule in _rules(node).items():
         for path, value in _values(node, name.split(".")):
             rule.check(".".join(filter(None, (where, path))), value)
@@ -100,6 +149,20 @@ def arguments(made: Any, **values: Any) -> None:
     rules = _rules_of(type(made))
     for name, value in values.items():
         rules[name].check(f"{type(made).__name__}: {name}", value)
+
+
+def _described(name: str, where: str) -> Callable[..., Any]:
+    """The class or function of this dotted name.
+
+    Raises:
+        Refused: there is none, or importing its module fails, of which the exception's cause tells more.
+    """
+    try:
+        return get_object(name)
+    except Exception as error:  # Hydra passes on whatever the module raises
+        cause = error.__cause__ or error
+        first = str(cause).partition("\n")[0]
+        raise Refused(f"{where}._target_={name}: it cannot be imported ({type(cause).__name__}: {first})") from error
 
 
 def _rules(node: Mapping[str, Any]) -> dict[str, Allowed]:

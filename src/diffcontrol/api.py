@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from operator import index
 from os import PathLike
 from typing import Any
 
@@ -27,6 +28,10 @@ from diffcontrol.report.texts import pieces
 from diffcontrol.requests import entry
 from diffcontrol.task import Mark
 
+INSTEAD = {  # groups that are not chosen by an override, and how they are
+    "method": "a method is chosen by load(method=...)",
+    "task": "tasks are chosen by generate(task=target)",
+}
 TEACHER = "teacher"  # of the judges, the one that measures perplexity
 
 
@@ -92,8 +97,7 @@ class Model:
             Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the
                 method is not applicable to the tasks.
         """
-        if n < 1:
-            raise Refused(f"generate(n={n}): n is the number of texts, 1 or more")
+        n = _count(n, "generate(n={}): n is the number of texts, 1 or more")
         ready = self._prepared(targets, seed, perplexity)
         (texts,) = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
         return _results(texts, ready)
@@ -109,8 +113,7 @@ class Model:
         Raises:
             Refused: as `generate` does; or the method does not denoise, or there is no such method.
         """
-        if steps < 1:
-            raise Refused(f"denoise(steps={steps}): steps is the number of steps to return, 1 or more")
+        steps = _count(steps, "denoise(steps={}): steps is the number of steps to return, 1 or more")
         ready = self._prepared(targets, seed, perplexity=False)
         name = method or self.methods[-1]
         if name not in ready.methods:
@@ -151,7 +154,8 @@ class Model:
         if not targets:
             raise Refused("name a task and its target, as in length=12")
         cfg = self._configured(tuple(targets), seed)
-        cfg["targets"] |= {"from": [dict(targets)], "n": None, "on_invalid": "error"}
+        cfg["targets"] |= {"from": [{task: _plain(target) for task, target in targets.items()}], "n": None}
+        cfg["targets"]["on_invalid"] = cfg["on_unsupported"] = "error"  # of one target and one method none is left out
         if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
             del cfg["judge"][TEACHER]
         try:
@@ -165,7 +169,7 @@ class Model:
             self.composed[tasks] = self._compose(tasks)
         cfg = deepcopy(self.composed[tasks])
         if seed is not None:
-            cfg.seed = seed
+            cfg.seed = _plain(seed)
         return resolved(cfg)
 
     def _compose(self, tasks: Sequence[str] = ()) -> DictConfig:
@@ -186,6 +190,30 @@ class Model:
         cfg.pop("logger", None)  # it writes into the folder of a run, and here is none
         cfg.paths.update(self.paths)
         return cfg
+
+
+def _count(value: Any, said: str) -> int:
+    """A whole number from 1, as Python's int.
+
+    Raises:
+        Refused: it is none; the sentence is `said` of it.
+    """
+    try:
+        found = index(value)
+    except TypeError:
+        found = 0
+    if found < 1 or isinstance(value, bool):
+        raise Refused(said.format(repr(value)))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A value in Python's own types, where it is an array or a number of NumPy's or PyTorch's."""
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _results(texts: Sequence[Sequence[str]], ready: Prepared) -> list[Result]:
@@ -222,8 +250,12 @@ def load(*overrides: str, data: str | None = None, method: str | Sequence[str] =
     pretrained: a folder, or hf://owner/name, that is searched first and never written to; None: the weights that ship.
 
     Raises:
-        Refused: an override names what there is not, or there is no such folder `pretrained`.
+        Refused: an override names what there is not, or chooses a method or a task, which `load` and `generate` do; or
+            there is no such folder `pretrained`.
     """
+    for override in overrides:
+        if (group := override.lstrip("+~").partition("=")[0]) in INSTEAD:
+            raise Refused(f"load({override!r}): {INSTEAD[group]}")
     methods = [method] if isinstance(method, str) else list(method)
     chosen = [*overrides, f"data={data}"] if data else list(overrides)
     return Model(chosen, methods, store, pretrained)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import shutil
 import sys
@@ -12,11 +13,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from diffcontrol import places, ranks, resolvers
 from diffcontrol.refused import Refused
+from diffcontrol.sweeps import REFUSED
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)  # not ours to mend
 
@@ -68,7 +71,12 @@ def run(cfg: DictConfig) -> float:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
-        leave_nothing(Path(HydraConfig.get().runtime.output_dir))
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if (
+            HydraConfig.get().mode == RunMode.MULTIRUN
+        ):  # the other runs of a sweep go on, and its summary names this one
+            return refused(folder, error)
+        leave_nothing(folder)
         raise SystemExit(f"diffcontrol: {error}\n(set HYDRA_FULL_ERROR=1 to see where in the program)") from None
     except OSError as error:
         if error.errno not in DISK or os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -84,6 +92,15 @@ def run(cfg: DictConfig) -> float:
             file=sys.stderr,
         )
         raise SystemExit(130) from None
+
+
+def refused(folder: Path, error: Refused) -> float:
+    """Keeps why a run of a sweep was refused in the run's folder, from which `sweeps.Gather` tells it; returns the
+    result of such a run, which is no number."""
+    said = f"{' '.join(HydraConfig.get().overrides.task)}: {error}"
+    (folder / REFUSED).write_text(said + "\n", encoding="utf-8")
+    print(f"diffcontrol: {said}", file=sys.stderr)
+    return math.nan
 
 
 def leave_nothing(folder: Path) -> None:

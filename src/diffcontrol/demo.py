@@ -71,15 +71,22 @@ def app(model: Model, pause: float = PAUSE) -> "gradio.Blocks":
 
 
 def offers(model: Model) -> Offers:
-    """What can be chosen: of each task for which the data know targets those that are short enough for a list."""
-    found = {}
+    """What can be chosen: of each task for which the data know targets those that are short enough for a list.
+
+    Raises:
+        Refused: what every task says, where none has any, as it is the configuration that is wrong then.
+    """
+    found, refusals = {}, []
     for task in model.tasks:
         try:
             targets = model.targets(task, CHOICES)
-        except Refused:  # the data know nothing of what it asks for
+        except Refused as refused:  # the data know nothing of what it asks for
+            refusals.append(refused)
             continue
         if short := {said: targets[said] for said in sorted(targets) if len(said) <= LONGEST}:
             found[task] = short
+    if refusals and not found:
+        raise refusals[0]
     return found
 
 

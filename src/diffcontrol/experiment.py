@@ -15,7 +15,7 @@ from diffcontrol.evaluation import Evaluation, annotated, differences, evaluate,
 from diffcontrol.launching import launched
 from diffcontrol.logger import headline, log_results
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, check_judges, prepare, resolved
+from diffcontrol.preparing import Prepared, check_table, prepare, resolved
 from diffcontrol.recording import described, own_strength, run_loggers
 from diffcontrol.requests import sources
 from diffcontrol.store import commit
@@ -23,6 +23,7 @@ from diffcontrol.written import Written, alone_in
 
 log = logging.getLogger(__name__)
 STEPS_SHOWN = 10  # of a reverse process, in report.html
+WRITTEN = "written"  # the folder of texts as they come, in that of the run
 TRACED = 3  # requests for which log p(c | x_t) is logged at every step
 
 
@@ -48,22 +49,23 @@ def compare(cfg: dict[str, Any]) -> float:
         try:
             return _compare(cfg, folder)
         except BaseException:
-            if any((folder / "written").glob("*.jsonl")):
+            if any((folder / WRITTEN).rglob("*.jsonl")):
                 log.warning("what is written is kept: the same command with hydra.run.dir=%s goes on from it", folder)
             raise
 
 
 def _compare(cfg: dict[str, Any], folder: Path) -> float:
-    check_judges(cfg)
+    check_table(cfg)
     ready = prepare(cfg)
     share = launched(cfg["trainer"])
+    written = {
+        name: Written(folder / WRITTEN, name, ready.store.canonical(node), ready.requests, cfg["num_samples"], share)
+        for name, node in ready.methods.items()
+    }
     methods = {name: ready.store.build(node) for name, node in ready.methods.items()}
     if not (ranks.is_first() or share.rank):  # it trained, and cannot write into the first one's folder
         return math.nan
-    written = {}
     for name, method in methods.items():
-        node = ready.methods[name]
-        written[name] = Written(folder / "written", name, node, ready.requests, cfg["num_samples"], share)
         written[name].write(method)
     if not ranks.is_first():
         return math.nan

@@ -9,6 +9,8 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from omegaconf import DictConfig
 
 from diffcontrol import allowed, experiment, ranks
 from diffcontrol.evaluation import evaluate
+from diffcontrol.experiment import WRITTEN
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, check_judges, prepare, resolved
+from diffcontrol.preparing import Prepared, check_table, prepare, requests_of, resolved
+from diffcontrol.refused import Refused
 from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
+from diffcontrol.written import Written, alone_in
 
 VALUES = {"num_samples": allowed.whole(1), "perplexity": allowed.optional(allowed.number(1))}
 Setting = dict[str, Any]
@@ -39,21 +44,24 @@ def run(cfg: DictConfig) -> float:
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
     for name, rule in VALUES.items():
         rule.check(f"frontier.{name}", wanted[name])
-    check_judges(plain)
-    ready = prepare({**plain, "targets": plain["targets"] | wanted["targets"]})
-    tasks, requests, judges = ready.tasks, ready.requests, ready.judges
-    methods = {name: built(ready, name, plain["sweep"].get(name, {})) for name in ready.methods}
+    settings = {name: settings_of(node, plain["sweep"].get(name) or {}, name) for name, node in plain["method"].items()}
+    check_table(plain)
+    held_out = prepare(plain)  # what cannot be asked for in the comparison is said before the sweep
+    asked = {**plain, "targets": plain["targets"] | wanted["targets"]}
+    requests = requests_of(asked, held_out.store, held_out.tasks)
+    ready = replace(held_out, requests=requests)
+    with alone_in(folder) if ranks.is_first() else nullcontext():
+        points = points_of(ready, settings, folder / WRITTEN / "dev", n)
     if not ranks.is_first():  # several devices train; one writes
         return math.nan
-    points = {name: [point(ready, name, n, *pair) for pair in own] for name, own in methods.items()}
     level = math.log(wanted["perplexity"]) if wanted["perplexity"] else lowest(points)
     chosen = {name: match(own, level) for name, own in points.items()}
     found = {"perplexity": math.exp(level), "settings": {name: choice for name, choice in chosen.items() if choice}}
     if gold := sources(requests):
-        own: Point = {"setting": {}, **evaluate(gold, requests, tasks, judges).row()}
-        found["at_entropy_of_gold"] = {name: at_entropy(swept, entropy(own)) for name, swept in points.items()}
+        own: Point = {"setting": {}, **evaluate(gold, requests, ready.tasks, ready.judges).row()}
+        found["at_entropy_of_gold"] = {name: at_entropy(points[name], entropy(own)) for name in points}
         points = {"gold": [own], **points}
-    dev = {"tasks": list(tasks), "targets": plain["targets"] | wanted["targets"], "num_samples": n, **found,
+    dev = {"tasks": list(ready.tasks), "targets": plain["targets"] | wanted["targets"], "num_samples": n, **found,
            "points": points}  # fmt: skip
     (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     matched = {name: as_node(node, chosen[name]) for name, node in ready.methods.items()}
@@ -63,20 +71,48 @@ def run(cfg: DictConfig) -> float:
     return score
 
 
-def built(ready: Prepared, name: str, sweep: Mapping[str, Sequence[Any]]) -> list[tuple[Method, Setting]]:
-    """The method with each of its settings."""
-    return [(ready.store.build(ready.methods[name] | setting), setting) for setting in settings(sweep)]
+def points_of(ready: Prepared, settings: Mapping[str, Sequence[Setting]], folder: Path, n: int
+              ) -> dict[str, list[Point]]:  # fmt: skip
+    """What every method's texts are worth with each of its settings, `n` for each target. What stands in the folder
+    already is not written again. A process that is not the first one trains only, and has no points."""
+    nodes = {name: [{**node, **setting} for setting in settings[name]] for name, node in ready.methods.items()}
+    kept = {
+        name: [
+            Written(folder, f"{name}.{i}", ready.store.canonical(node), ready.requests, n) for i, node in enumerate(own)
+        ]
+        for name, own in nodes.items()
+    }
+    methods = {name: [ready.store.build(node) for node in own] for name, own in nodes.items()}
+    if not ranks.is_first():
+        return {}
+
+    def point(setting: Setting, method: Method, texts: Written) -> Point:
+        texts.write(method)
+        return {"setting": setting, **evaluate(texts.all(), ready.requests, ready.tasks, ready.judges).row()}
+
+    return {name: list(map(point, settings[name], methods[name], kept[name])) for name in nodes}
 
 
-def point(ready: Prepared, name: str, n: int, method: Method, setting: Setting) -> Point:
-    """What the method's texts are worth, `n` for each target."""
-    title = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
-    texts = method.generate(ready.requests, n, title=f"{title} (dev)")
-    return {"setting": setting, **evaluate(texts, ready.requests, ready.tasks, ready.judges).row()}
+def settings_of(node: dict[str, Any], sweep: Any, name: str) -> list[Setting]:
+    """All combinations of the values that a method's `sweep` names; one empty setting where it names nothing.
+
+    Raises:
+        Refused: a sweep is no list of values, or the method does not take a value.
+    """
+    found = combinations({key: _listed(f"sweep.{name}.{key}", values) for key, values in sweep.items()})
+    for setting in found:
+        allowed.check(node | setting, f"sweep.{name}")
+    return found
 
 
-def settings(sweep: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """All combinations of the values; one empty setting of a method that has nothing to vary."""
+def _listed(name: str, values: Any) -> list[Any]:
+    if not isinstance(values, list) or not values:
+        raise Refused(f"{name}={values}: a list of values is needed, as [0.3, 1, 3]")
+    return values
+
+
+def combinations(sweep: Mapping[str, Sequence[Any]]) -> list[Setting]:
+    """One value of each, in all ways."""
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 

@@ -28,15 +28,29 @@ def loggers(nodes: Mapping[str, Mapping], config: Mapping, **said: str) -> list[
     made = []
     for key, node in nodes.items():
         filled = {k: said.get(v[1:-1], v) if isinstance(v, str) and v[:1] == "<" else v for k, v in node.items()}
-        try:
-            logger = instantiate(filled)
-        except InstantiationException as error:
-            if isinstance(error.__cause__, ModuleNotFoundError):
-                raise Refused(f"logger={key}: its package is not installed; pip install 'diffcontrol[{key}]'") from None
-            raise
+        logger = _made(key, filled)
         logger.log_hyperparams(flat(config))
         made.append(logger)
     return made
+
+
+def check(nodes: Mapping[str, Mapping]) -> None:
+    """Makes each logger once, which starts no run of its own, to see that it can be made.
+
+    Raises:
+        Refused: a logger's package is not installed.
+    """
+    for key, node in nodes.items():
+        _made(key, node)
+
+
+def _made(key: str, node: Mapping) -> Any:
+    try:
+        return instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            raise Refused(f"logger={key}: its package is not installed; pip install 'diffcontrol[{key}]'") from None
+        raise
 
 
 def flat(config: Mapping) -> dict[str, Any]:

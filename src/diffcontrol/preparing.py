@@ -12,12 +12,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from diffcontrol import allowed, fitting, offers
+from diffcontrol import allowed, fitting, logger, offers
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method
 from diffcontrol.recording import run_loggers
 from diffcontrol.refused import Refused
-from diffcontrol.requests import SPLIT_OF, choose
+from diffcontrol.requests import ON_INVALID, SPLIT_OF, choose
 from diffcontrol.store import Store
 from diffcontrol.task import ControlTask, Request
 
@@ -35,7 +35,8 @@ NOISE = (  # what Lightning and transformers say of things that are meant
 )
 VALUES = {
     "num_samples": allowed.whole(1), "seed": allowed.whole(), "targets.n": allowed.optional(allowed.whole(1)),
-    "targets.seed": allowed.whole(), "chunk": allowed.whole(1),
+    "targets.seed": allowed.whole(), "chunk": allowed.whole(1), "targets.on_invalid": ON_INVALID,
+    "on_unsupported": allowed.error_or_skip("a method that is not applicable"),
 }  # fmt: skip
 
 
@@ -51,12 +52,13 @@ class Prepared:
     methods: dict[str, Any]  # name → config node, of those that are applicable to the tasks
 
 
-def check_judges(cfg: Mapping[str, Any]) -> None:
+def check_table(cfg: Mapping[str, Any]) -> None:
     """For whoever makes a table, before anything is trained.
 
     Raises:
-        Refused: the judge of fluency is missing.
+        Refused: the judge of fluency is missing, or the package of a logger.
     """
+    logger.check(cfg["logger"] or {})
     if not (cfg["judge"] or {}).get("teacher"):
         raise Refused("judge: judge.teacher is missing, but its perplexity stands in every table; leave judge as it is")
 
@@ -87,18 +89,40 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
     _check_values(cfg)
-    wanted, store = cfg["targets"], store or store_of(cfg)
+    store = store or store_of(cfg)
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
-    _ = corpus.vocabulary  # which a data set may refuse to make
-    asked_from = store.build(wanted.get("data", cfg["data"]))
-    if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
-        offers.check(tasks, asked_from, SPLIT_OF[wanted["from"]])
-    requests = choose(tasks, asked_from, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
+    # A treebank trains its parser once its annotations are asked for, so the requests come behind the methods, and the
+    # judges before the methods are built: a missing parser is found before a model of theirs is trained.
     methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
-    # The judges come before the methods are built: a missing parser is found before anything is trained.
+    _ = corpus.vocabulary  # which a data set may refuse to make
+    _tell_of_cut_texts(corpus)
+    requests = requests_of(cfg, store, tasks)
     judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
     return Prepared(store, tasks, corpus, requests, judges, methods)
+
+
+def _tell_of_cut_texts(corpus: Corpus) -> None:
+    """A warning where training texts are longer than the models' texts."""
+    if corpus.made_by_store:
+        return
+    sizes = [len(example.words) + 2 for example in corpus.splits["train"]]  # with START and END
+    if cut := sum(size > corpus.length for size in sizes):
+        log.warning("data.length=%d: %d of %d training texts are longer and are cut; data.length=%d reads all of them "
+                    "whole", corpus.length, cut, len(sizes), max(sizes))  # fmt: skip
+
+
+def requests_of(cfg: Mapping[str, Any], store: Store, tasks: Mapping[str, ControlTask]) -> list[Request]:
+    """What `targets` of a config asks for.
+
+    Raises:
+        Refused: a target is invalid, or there is none.
+    """
+    wanted = cfg["targets"]
+    corpus = store.build(wanted.get("data", cfg["data"]))
+    if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
+        offers.check(tasks, corpus, SPLIT_OF[wanted["from"]])
+    return choose(tasks, corpus, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])
 
 
 def store_of(cfg: Mapping[str, Any]) -> Store:
@@ -131,12 +155,8 @@ def applicable(nodes: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpu
     on_unsupported: what happens to a method that is not: error, or skip (a warning says that it is left out, and why).
 
     Raises:
-        Refused: a method is not applicable, or `on_unsupported` is neither error nor skip.
+        Refused: a method is not applicable.
     """
-    if on_unsupported not in ("error", "skip"):
-        raise Refused(
-            f"on_unsupported={on_unsupported}: allowed are error and skip (a method that is not applicable is left out)"
-        )
     found = {}
     for name, node in nodes.items():
         try:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffcontrol.allowed import error_or_skip
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import joint
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
-ON_INVALID = ("error", "skip")
+ON_INVALID = error_or_skip("an invalid target")
 ALLOWED = "allowed are heldout, dev, a file of JSON lines, or a list of targets"
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     Raises:
         Refused: a task does not accept a target (with its line), there is no such file, or nothing to ask for.
     """
-    if on_invalid not in ON_INVALID:
-        raise Refused(f"targets.on_invalid={on_invalid}: allowed are error and skip (an invalid target is left out)")
+    ON_INVALID.check("targets.on_invalid", on_invalid)
     if not isinstance(source, str | list | tuple):
         raise Refused(f"targets.from={source}: {ALLOWED}")
     if not isinstance(source, str):
@@ -143,6 +143,8 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         if missing:
             raise Refused(f"{where}: there is no target for {', '.join(missing)}")
         by_task = {name: given[name] for name in tasks}
+        if not source and (others := sorted(map(str, set(given) - set(tasks)))):
+            log.warning("%s: the target for %s is not used, as task= does not choose it", where, ", ".join(others))
     elif len(tasks) == 1 or source:
         by_task = dict.fromkeys(tasks, given)
     else:
@@ -157,6 +159,9 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
     if len(set(said.values())) > 1:
         lengths = ", ".join(f"{n} words by {name}" for name, n in said.items())
         raise Refused(f"{where}: the targets ask for texts of different lengths ({lengths})")
+    for name, task in tasks.items():
+        if said and (least := task.least_words(request.targets[name])) > (most := min(said.values())):
+            raise Refused(f"{where}: {name} needs {least} words at least, and {next(iter(said))} asks for {most}")
     return request
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from diffcontrol.allowed import optional, whole
 from diffcontrol.places import shipped
 from diffcontrol.refused import Refused
 
@@ -100,8 +101,13 @@ def _declared(own: dict[str, Any], base: Mapping[str, Any], where: str) -> dict[
 
 
 def limited(texts: int, split: str, *, _root_: DictConfig) -> int:
-    """`texts`, or `limit.<split>` where that is less."""
+    """`texts`, or `limit.<split>` where that is less.
+
+    Raises:
+        Refused: `limit.<split>` is no whole number from 1.
+    """
     limit = (_root_.get("limit") or {}).get(split)
+    optional(whole(1)).check(f"limit.{split}", limit)
     return texts if limit is None else min(texts, limit)
 
 

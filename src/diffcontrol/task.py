@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from diffcontrol.allowed import Rules, whole
 from diffcontrol.automaton import Automaton
 from diffcontrol.data.corpus import Corpus, Example, spaced
 from diffcontrol.layout import Layout
@@ -69,6 +70,8 @@ class ControlTask(Content):
     #: Raise it when the head is edited, and where `data` is a treebank also when `annotate` or `serialize` is: these
     #: edits do not show in the digest by themselves.
     version: ClassVar[int] = 1
+    #: which values its arguments may have (`diffcontrol.allowed`); a class may have more rules
+    allowed: ClassVar[Rules] = {"min_count": whole(1)}
 
     @cached_property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from diffcontrol import shares
-from diffcontrol.allowed import Allowed, Rules, number, whole
+from diffcontrol.allowed import Allowed, Rules, arguments_of, number, whole
 from diffcontrol.batches import Steps, loader
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import seed_of
@@ -19,6 +19,17 @@ from diffcontrol.refused import Refused
 
 SIZES = {"embedding": whole(1), "width": whole(1), "depth": whole(1), "heads": whole(1), "dropout": number(0, below=1),
          "kernel": Allowed("an odd number from 1", lambda value: whole(1).test(value) and value % 2 == 1)}  # fmt: skip
+
+
+def _fit(sizes: Mapping[str, Any]) -> bool:
+    """Whether every attention head of a network with these sizes gets an equal share of its width."""
+    width, heads = sizes.get("width"), sizes.get("heads")
+    return not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or width % heads == 0
+
+
+SHARED_OUT = Allowed("a width that is a multiple of heads", _fit)
+MODEL = Allowed(f"sizes among {', '.join(SIZES)}, with {SHARED_OUT.text}",
+                lambda value: isinstance(value, Mapping) and set(value) <= set(SIZES) and _fit(value))  # fmt: skip
 
 
 class Trainable(pl.LightningModule):
@@ -31,6 +42,7 @@ class Trainable(pl.LightningModule):
     allowed: ClassVar[Rules] = {
         **{f"optim.{name}": rule for name, rule in Optim.allowed.items()},
         **{f"{prefix}{name}": rule for prefix in ("", "model.", "encoder.") for name, rule in SIZES.items()},
+        "optim": arguments_of(Optim), "model": MODEL, "encoder": SHARED_OUT,
         "model_seed": whole(), "window": whole(0), "states": whole(1), "samples": whole(1), "length": whole(1),
     }  # fmt: skip
 

@@ -24,25 +24,27 @@ log = logging.getLogger(__name__)
 
 class Written:
     """The texts of one method, row → words, where row i · n + j is sample j of request i; a line of the file for every
-    chunk, below one that says what the texts were written by and for. What was written by or for anything else is
-    dropped, and so is a line that a kill cut short.
+    chunk, below one that says what the texts were written by and for. A line that a kill cut short is dropped. Nothing
+    is made before the first text is kept.
 
     Each process of a run has a file of its own, <name>.jsonl or <name>.rank<k>.jsonl, and reads those of the others.
 
-    node: the method's resolved config node; n: samples of each request; share: of this process.
+    by: the method's config node as it enters an address (`Store.canonical`), so that a model or a data set which
+    changed is another writer; n: samples of each request; share: of this process.
+
+    Raises:
+        Refused: the files hold texts that were written by or for something else; they are left as they are.
     """
 
-    def __init__(self, folder: Path, name: str, node: Mapping[str, Any], requests: Sequence[Request], n: int,
+    def __init__(self, folder: Path, name: str, by: Mapping[str, Any], requests: Sequence[Request], n: int,
                  share: Share = ALONE):  # fmt: skip
         self.folder, self.name, self.requests, self.n, self.share = folder, name, requests, n, share
         self.count = n * len(requests)
         self.file = folder / (f"{name}.rank{share.rank}.jsonl" if share.rank else f"{name}.jsonl")
-        said = [node, [request.number for request in requests], n]
+        said = [by, [request.number for request in requests], n]
         self._head = {"digest": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()}
         self._lines = self._read(self.file)
-        self._others: list[dict[str, Any]] = []
-        folder.mkdir(parents=True, exist_ok=True)
-        write_lines(self.file, [self._head, *self._lines])  # a line that was cut short is gone
+        self._begun = False
         self.look()
 
     @property
@@ -77,6 +79,10 @@ class Written:
     def add(self, texts: Mapping[int, Sequence[str]], seconds: float, token_evaluations: int) -> None:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""
         line = {"texts": list(texts.items()), "seconds": seconds, "token_evaluations": token_evaluations}
+        if not self._begun:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_lines(self.file, [self._head, *self._lines])  # a line that was cut short is gone
+            self._begun = True
         with self.file.open("a", encoding="utf-8") as opened:
             opened.write(_dumped(line))
             opened.flush()
@@ -97,9 +103,20 @@ class Written:
         return grouped(texts, self.n)
 
     def _read(self, file: Path) -> list[dict[str, Any]]:
-        """The lines of a file below its first, where that says what ours does."""
-        lines = list(whole_lines(file))
-        return lines[1:] if lines[:1] == [self._head] else []
+        """The lines of a file below its first.
+
+        Raises:
+            Refused: the first one says that the others were written by or for something else.
+        """
+        head, lines = None, list(whole_lines(file))
+        if lines:
+            head, *lines = lines
+        if lines and head != self._head:
+            raise Refused(
+                f"{file}: these texts were written with other settings, models or targets; set another hydra.run.dir, "
+                "or remove the file"
+            )
+        return lines
 
 
 @contextmanager

@@ -126,6 +126,13 @@ def test_users_own_columns(write):
     assert (second.fields, second.labels) == ({"kids": "no"}, {"sentiment": "bad"})
 
 
+def test_a_column_without_a_name_is_read_over(write):
+    folder = write("0,Nice.,good\n1,Meh.,bad\n", header=",review,tone\n", rest="0,Fine.,good\n")  # as pandas writes it
+    columns = {"text": "review", "labels": {"sentiment": "tone"}}
+    texts = [(example.words, example.labels) for example in Table(folder, FILES, columns).splits["train"]]
+    assert texts == [(("Nice", "."), {"sentiment": "good"}), (("Meh", "."), {"sentiment": "bad"})]
+
+
 def test_missing_column_names_column_file_and_what_there_is(write):
     folder = write(ROW)
     with pytest.raises(ValueError, match=r"dev\.csv has no column 'tone'; it has 'mr', 'ref'"):
@@ -140,7 +147,7 @@ def test_missing_file_says_how_to_get_it(folder):
 
 
 def test_wrong_arguments(write):
-    with pytest.raises(ValueError, match="data.malformed=maybe"):
+    with pytest.raises(ValueError, match="malformed=.maybe.: allowed is error, or skip"):
         e2e("x", malformed="maybe")
     with pytest.raises(ValueError, match="'txt'"):
         Table("x", FILES, {"txt": "ref"})

@@ -7,6 +7,7 @@ from diffcontrol.tasks.attribute import Attribute
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.data.part import Part
 from diffcontrol.judges.labels import LabelJudge
+from diffcontrol.refused import Refused
 from tests.fakes import FakeCorpus, train
 
 
@@ -84,6 +85,16 @@ def test_a_target_is_a_pair_or_a_text(task, given):
 def test_what_is_no_target_is_refused_with_what_is_allowed(task, given, said):
     with pytest.raises(ValueError, match=f"attribute: .*{said}"):
         task.parse(given)
+
+
+@pytest.mark.parametrize("label", [None, "liked"])
+def test_a_label_that_is_always_the_same_is_named(label):
+    class Alike(Reviews):
+        def read(self, split):
+            return [Example(("food",), labels={"liked": "yes"}), Example(("fish",), labels={"liked": "yes"})]
+
+    with pytest.raises(Refused, match="the label 'liked' is 'yes' in every training text"):
+        Attribute(Alike(), label).parse(["liked", "yes"])
 
 
 def test_data_without_labels_are_refused():

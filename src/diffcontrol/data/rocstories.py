@@ -12,8 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from diffcontrol.allowed import Rules, optional, whole
 from diffcontrol.data.corpus import Corpus, Example, Gapped, spaced
 from diffcontrol.data.meaning import tokens
 from diffcontrol.refused import Refused
@@ -29,6 +30,7 @@ class RocStories(Corpus):
     test (JSON objects with obs1, obs2, gold_labels), references (item → list). Without a folder, all is read from the
     hub."""
 
+    allowed: ClassVar[Rules] = {"more_than": whole(0), "limit.*": optional(whole(1))}
     location_arguments = ("folder", "files", "hub", "limit")  # the digest knows how many there are
 
     def __init__(self, folder: str | None, files: Mapping[str, str], hub: Mapping[str, str], sentences: int = 3,

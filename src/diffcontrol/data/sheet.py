@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+NAMELESS = "(nameless)"  # stands for a header's empty name, as of the index in a file that pandas wrote
+
+
 @dataclass(frozen=True)
 class Sheet:
     """A CSV file. name: what messages call it; split: the name under which `datasets` has it."""
@@ -38,6 +41,7 @@ class Sheet:
             Refused: it is no CSV file in UTF-8, it has no text, or not the columns that are asked for.
         """
         (_, header), *rows = list(self.records()) or [(1, [])]
+        header = [column or NAMELESS for column in header]
         self._check(header, columns)
         if not rows:
             raise Refused(f"{self.name} has no text below its header")
@@ -84,6 +88,8 @@ class Sheet:
                 split=self.split,
                 features=Features({column: Value("string") for column in header}),
                 sep=self.delimiter,
+                names=list(header),
+                header=0,
                 usecols=list(header),  # with it pandas reads rows that are too long as rows
                 index_col=False,
                 keep_default_na=False,  # "None" is a word

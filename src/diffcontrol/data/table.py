@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from diffcontrol.allowed import CHARACTER, Rules, number, one_of, optional, whole
+from diffcontrol.allowed import CHARACTER, Allowed, Rules, arguments, error_or_skip, number, optional, whole
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, spaced
 from diffcontrol.data.meaning import Columns, spelled
 from diffcontrol.data.sheet import Sheet
@@ -20,6 +20,10 @@ from diffcontrol.text import SPECIALS, Vocabulary
 log = logging.getLogger(__name__)
 
 WHOLE = "whole"  # the one file that is split here
+TEXTS = Allowed(
+    "a list of texts, at least one",
+    lambda value: isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value),
+)
 SHOWN = 10  # line numbers named in a warning
 
 
@@ -41,8 +45,8 @@ class Table(Corpus):
     )  # fmt: skip
 
     allowed: ClassVar[Rules] = {
-        "delimiter": CHARACTER, "malformed": one_of("error", "skip"), "shares.*": number(above=0, below=1),
-        "split_seed": whole(), "more_than": whole(0), "limit.*": optional(whole(1)),
+        "delimiter": CHARACTER, "malformed": error_or_skip("a malformed row"), "shares.*": number(above=0, below=1),
+        "split_seed": whole(), "more_than": whole(0), "limit.*": optional(whole(1)), "forms.*.*": TEXTS,
     }  # fmt: skip
 
     def __init__(
@@ -66,8 +70,7 @@ class Table(Corpus):
         fields: Mapping[str, str] | None = None,
         limit: Mapping[str, int | None] | None = None,
     ):
-        if malformed not in ("error", "skip"):
-            raise Refused(f"data.malformed={malformed}: allowed are error and skip (malformed rows are left out)")
+        arguments(self, malformed=malformed)
         missing = [split for split in SPLITS if not files.get(split)]
         if missing:
             raise Refused(f"data.files must name a file for each of {', '.join(SPLITS)}; {missing[0]} has none")

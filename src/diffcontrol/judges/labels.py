@@ -28,6 +28,8 @@ class Labels:
             for label, value in example.labels.items():
                 seen.setdefault(label, set()).add(value)
         self.values = {label: sorted(seen[label]) for label in sorted(seen) if len(seen[label]) > 1}
+        #: label → its value, of those that are left out
+        self.alike = {label: value for label, (value, *others) in seen.items() if not others}
         self.numbers = {pair: i for i, pair in enumerate((lab, v) for lab, vs in self.values.items() for v in vs)}
 
     def __len__(self) -> int:

@@ -25,19 +25,9 @@ def ngrams(text: Text, n: int) -> list[tuple[str, ...]]:
     return list(zip(*(text[i:] for i in range(n)), strict=False))
 
 
-def distinct(texts: Sequence[Text], n: int) -> float:
-    """Distinct n-grams over all n-grams of the texts, 0..1. Falls as texts are added: compare equal numbers only."""
-    grams = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(grams)) / len(grams) if grams else 0.0
-
-
-def entropy(texts: Sequence[Text]) -> float:
-    """Shannon entropy of the texts' words, in bits a word: of the relative frequencies as they are, so that it is too
-    low for few texts, by the same amount for equally many. It falls where words are repeated."""
-    return _entropy(Counter(chain.from_iterable(texts)))
-
-
-def _entropy(counts: Counter[str]) -> float:
+def entropy(counts: Counter[str]) -> float:
+    """Shannon entropy of words that stand so often in some texts, in bits a word: of the relative frequencies as they
+    are, so that it is too low for few texts, by the same amount for equally many. It falls where words are repeated."""
     size = counts.total()
     return math.log2(size) - sum(count * math.log2(count) for count in counts.values()) / size if size else 0.0
 
@@ -93,7 +83,8 @@ def _within(groups: Sequence[Sequence[Text]]) -> Measure:
 
 
 def _distinct_measure(groups: Sequence[Sequence[Text]], n: int) -> Measure:
-    """Distinct-n of the i-th samples of all targets, averaged over i, with a jackknife interval over targets."""
+    """Distinct-n (distinct n-grams over all n-grams, 0..1) of the i-th samples of all targets, averaged over i, with a
+    jackknife interval over targets. It falls as texts are added: compare equal numbers only."""
     rounds = min(len(group) for group in groups)
     values, left_out = [], np.zeros(len(groups))
     for i in range(rounds):
@@ -115,7 +106,7 @@ def _entropy_measure(groups: Sequence[Sequence[Text]]) -> Measure:
     for i in range(rounds):
         counts = [Counter(group[i]) for group in groups]
         total = Counter(chain.from_iterable(group[i] for group in groups))
-        values.append(_entropy(total))
+        values.append(entropy(total))
         for k, count in enumerate(counts):
-            left_out[k] += _entropy(total - count) / rounds
+            left_out[k] += entropy(total - count) / rounds
     return interval.jackknife(float(np.mean(values)), left_out, bounds=(0.0, math.inf))

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no finished run: {chosen.folder} holds no readable results.json", file=sys.stderr)
         return 1
     rows, notes = gather.gather(runs, chosen.mix)
+    notes += [f"Not in the table: {problem}" for problem in problems]
     across = tables.apart(rows)
     summary = "".join(map(matrix.markdown, across)) + tables.markdown(rows, notes)
     (chosen.folder / "summary.md").write_text(summary, encoding="utf-8")

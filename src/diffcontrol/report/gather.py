@@ -10,6 +10,7 @@ from typing import Any
 from diffcontrol.report import pooling, published
 from diffcontrol.report.grid import cell, number
 from diffcontrol.report.layout import MEANS, REFERENCES, SHOWN, asked, order
+from diffcontrol.sweeps import REFUSED
 
 SHOWN_OF_RUNS: tuple[tuple[str, str, int, float], ...] = (  # header, measure, digits, scale
     ("strict %", "strict", 1, 100.0),
@@ -59,16 +60,21 @@ class Row:
 
 
 def load(folder: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
-    """Runs below the folder, newest first, and a sentence for each results.json that cannot be read."""
+    """Runs below the folder, newest first, and a sentence for each that cannot be read or was refused."""
     runs, problems = [], []
     files = sorted(folder.rglob("results.json"), key=lambda path: (-path.stat().st_mtime, path))
     for path in files:
+        broken = path
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
             add([], path, results)  # a run that does not fit the table is broken too
+            broken = path.parent / pooling.SAMPLES
+            pooling.read(path)
             runs.append((path, results))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"skipped {path}: not a complete results.json ({type(error).__name__}: {error})")
+            problems.append(f"skipped {path.parent}: {broken.name} is not complete ({type(error).__name__}: {error})")
+    for path in sorted(folder.rglob(REFUSED)):
+        problems.append(f"{path.parent} was refused: {path.read_text(encoding='utf-8', errors='replace').strip()}")
     return runs, problems
 
 

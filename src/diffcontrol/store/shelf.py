@@ -101,7 +101,11 @@ def table(root: Path) -> Iterator[list[str]]:
     for each in entries(root):
         age = f"{each.age / 86400:.0f} d" if each.age > 2 * 86400 else f"{each.age / 3600:.0f} h"
         size = f"{each.size / 1e6:.1f} MB"
-        yield [each.address, each.task or "–", size, age, ", ".join(each.parents) or "–"]
+        try:
+            task, parents = each.task or "–", ", ".join(each.parents) or "–"
+        except (Refused, OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            task, parents = "damaged", "see verify"
+        yield [each.address, task, size, age, parents]
 
 
 def check(each: Entry) -> None:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
+from diffcontrol.allowed import Rules, arguments, optional, whole
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest, spaced
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
@@ -24,6 +26,7 @@ class Treebank(Corpus, Stage):
     Words, ids, vocabulary, forms and length are those of `data`.
     """
 
+    allowed: ClassVar[Rules] = dict.fromkeys(SPLITS, optional(whole(1)))  # texts; null: all of them
     made_by_store = True
     deferred_arguments = ("parser",)
     parts = SPLITS
@@ -32,11 +35,9 @@ class Treebank(Corpus, Stage):
 
     def __init__(self, data: Corpus, parser: Callable[[], Parser], train: int | None = 10000, dev: int | None = 1000,
                  test: int | None = 1000, version: int = 1):  # fmt: skip
+        arguments(self, train=train, dev=dev, test=test)
         self.data, self.parser, self.length = data, parser, data.length
         self.sizes: dict[str, int | None] = {"train": train, "dev": dev, "test": test}
-        for split, size in self.sizes.items():
-            if size is not None and size < 1:
-                raise Refused(f"treebank.{split}={size}: it counts texts, at least 1, or is null for all of them")
 
     @property
     def forms(self) -> Mapping[str, Mapping[str, Sequence[str]]]:  # type: ignore[override]
