@@ -19,6 +19,7 @@ from diffcontrol.preparing import Prepared, check_table, prepare, resolved
 from diffcontrol.recording import described, own_strength, run_loggers
 from diffcontrol.requests import sources
 from diffcontrol.store import commit
+from diffcontrol.training import Trainable
 from diffcontrol.written import Written, alone_in
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,10 @@ def _results(cfg: dict[str, Any], ready: Prepared, methods: Mapping[str, Method]
 
 def _parameters(method: Method) -> int:
     """Of all networks that it writes with, each counted once."""
-    return sum({id(p): p.numel() for model in method.models() for p in model.parameters()}.values())
+    running = [
+        part for model in method.models() for part in (model.running() if isinstance(model, Trainable) else [model])
+    ]
+    return sum({id(p): p.numel() for part in running for p in part.parameters()}.values())
 
 
 def _write(cfg: dict[str, Any], folder: Path, results: dict[str, Any], samples: list,

@@ -161,7 +161,7 @@ def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str,
     was stopped ends with the same weights as one that was not."""
     kept = read_json(draft / CONDITIONS)
     precision, why = kept.get("precision"), "as before it was stopped"
-    if not precision or options.get("precision", "auto") != "auto":
+    if precision not in PRECISIONS[1:] or options.get("precision", "auto") != "auto":
         precision, why = speed.precision_for(module, steps, options, device)
     compiles, why_compiled = speed.compiling(options.get("compile", "auto"), steps, device)
     log.info("training %s for %d steps, as no stored model has its settings; in %s: %s; %scompiled: %s", name, steps,

@@ -78,6 +78,11 @@ class Trainable(pl.LightningModule):
             parent.eval()
         return self
 
+    def running(self) -> Sequence[nn.Module]:
+        """The modules that run when it is asked, for its size in tables: all of it, unless it was trained on a model of
+        which it runs a part alone."""
+        return [self]
+
     def compilable(self) -> list[nn.Module]:
         """Its networks whose forward pass `torch.compile` may replace: the children that have modules within them.
 

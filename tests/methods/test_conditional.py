@@ -261,6 +261,16 @@ def test_it_writes_the_text_without_its_prompt_and_the_same_one_again(corpus):
     assert models["colour"].token_evaluations <= 2 * 2 * 6 * 11 * (P + L)  # prompts are counted too
 
 
+def test_what_it_names_as_running_is_all_that_it_runs(corpus):
+    model = conditional(corpus, FakeTask(COLOURS, corpus)).eval()
+    running = {id(p) for part in model.running() for p in part.parameters()}
+    others = [p for p in model.parameters() if id(p) not in running]
+    before = method({"colour": model}, weight=1.5).generate(requests(2), 1)
+    for parameter in others:
+        parameter.data.fill_(torch.nan)
+    assert others and method({"colour": model}, weight=1.5).generate(requests(2), 1) == before
+
+
 def test_a_text_is_as_long_as_a_training_text_that_meets_the_targets(trained, corpus):
     lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus), "verb": FakeTask(VERBS, corpus)})
     texts = method(trained, weight=2.0, lengths=lengths).generate(requests(), 1)

@@ -59,6 +59,18 @@ def test_the_left_context_alone_and_no_more_words_than_are_asked_for(task):
     assert all(text[0] == "a" and text[-3:] == TARGET["right"] for group in texts for text in group)
 
 
+@pytest.mark.parametrize("made", ["infill", "left_only"])
+def test_no_text_is_longer_than_its_model_reads(task, infiller, made):
+    torch.manual_seed(0)
+    method = (Infill({"gap": task}, {"gap": infiller}) if made == "infill"
+              else LeftOnly({"gap": task}, CausalLM(task.corpus, GPT2, OPTIM)))  # fmt: skip
+    most = task.corpus.length - 2
+    around = [TARGET | {"left": ["a"] * (most - 3 - room)} for room in (1, 2, 4)]
+    texts = method.generate([Request({"gap": target}) for target in around], 6)
+    assert max(len(text) for group in texts for text in group) == most
+    assert all(text[-3:] == TARGET["right"] for group in texts for text in group)
+
+
 def test_tasks_without_a_gap_are_refused_before_anything_is_trained(task):
     for method in (Infill, LeftOnly):
         with pytest.raises(ValueError, match="writes between given words, which colour does not ask for"):

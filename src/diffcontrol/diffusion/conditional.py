@@ -63,6 +63,10 @@ class ConditionalLM(Prompted):
     def hidden(self) -> list[Tensor]:
         return self.transformer.matrices()
 
+    def running(self) -> list[nn.Module]:
+        """Of the language model that it began as only the word vectors."""
+        return [self.transformer, self.readout, self.prompt_vectors, self.lm.embedding]
+
     def steps(self) -> Steps:
         """Texts that have a target, in the language model's windows."""
         return windowed(self, self.asked.carriers)

@@ -36,8 +36,8 @@ class ProductProcessor(LogitsProcessor):
         words[:, list(NEVER_WRITTEN)] = -torch.inf
         words = words.log_softmax(-1)
         for expert, prompts in self.others:
-            expert.token_evaluations += texts.numel()  # read anew at every word: beams change places
             prompts = prompts.repeat_interleave(len(texts) // len(prompts), 0)
+            expert.token_evaluations += prompts.numel() + texts.numel()  # read anew at every word: beams change places
             words = words + expert(prompts, texts)[:, -1, : self.words].log_softmax(-1)
         product = torch.full_like(scores, -torch.inf)
         product[:, : self.words] = words.log_softmax(-1)

@@ -43,6 +43,12 @@ class Gaps(Method):
     def middles(self, targets: Sequence[Any], draws: Draws) -> list[list[str]]:
         """Words for the gap of each target."""
 
+    def room(self, target: Any, length: int) -> int:
+        """How many words fit into the gap, a word at least, where a text has `length` positions, START and END
+        included: a longer text would lose its right context wherever it is read."""
+        left, right = self.task.gap(target)
+        return max(1, length - 2 - len(left) - len(right))
+
     def write(self, requests: Sequence[Request], draws: Draws, progress: Progress) -> list[list[str]]:
         targets = [request.targets[self.name] for request in requests]
         texts = []
@@ -67,7 +73,7 @@ class Infill(Gaps):
         infiller = self.infiller
         never = [*NEVER_WRITTEN, *range(len(infiller.corpus.vocabulary), infiller.separator + 1)]
         prompts = [infiller.prompt(target) for target in targets]
-        rooms = [infiller.corpus.length] * len(prompts)
+        rooms = [self.room(target, infiller.corpus.length) for target in targets]
         rows, cost = gone_on(infiller.network, prompts, rooms, draws, never)
         infiller.token_evaluations += cost
         return [infiller.corpus.vocabulary.decode(row) for row in rows]
@@ -84,10 +90,10 @@ class LeftOnly(Gaps):
         return [self.lm]
 
     def middles(self, targets: Sequence[Any], draws: Draws) -> list[list[str]]:
-        vocabulary, most = self.lm.corpus.vocabulary, self.lm.corpus.length
+        vocabulary = self.lm.corpus.vocabulary
         unknown = vocabulary.ids["UNK"]
         prompts = [[START, *(vocabulary.ids.get(word, unknown) for word in self.task.gap(t)[0])] for t in targets]
-        rooms = [max(1, most - len(prompt)) for prompt in prompts]
+        rooms = [self.room(target, self.lm.corpus.length) for target in targets]
         rows, cost = gone_on(self.lm.network, prompts, rooms, draws, NEVER_WRITTEN)
         self.lm.token_evaluations += cost
         return [vocabulary.decode(row)[: self.task.longest(t)] for row, t in zip(rows, targets, strict=True)]
