@@ -24,6 +24,7 @@ VALUES = [
     "targets.from=null", "targets.from=5", "task=[]", "data.length=1", "trainer.devices=99999", "trainer.devices=two",
     "limit.train=abc", "limit.test=0", "on_unsupported=x", "targets.on_invalid=x",
     "task=first_word task.first_word.min_count=0",
+    "guidance.strength=5", "method.fudge.strength=5",
     "+lm.foo=1", "+lm.optim.foo=1", "task=attribute +classifier_optim.foo=1", "+model.foo=1", "model.heads=3",
     "+sampler.foo=1", "task=attribute encoder=noisy encoder.heads=3", "method.fudge._target_=foo.Bar",
     "method.fudge._target_=diffcontrol.methods.Bar",
@@ -67,6 +68,17 @@ TARGETS = {  # what a file of targets for syntax_tree holds, and what is said of
     "))((": (b'"))(("', "closes"),
     "(S": (b'"(S"', "no words|stay open"),
 }
+
+
+def test_a_target_without_the_brackets_of_the_list_is_named(tmp_path):
+    said = r"targets.from=\[food,Italian\]: this is one target, .* targets.from=\[\[food,Italian\]\]"
+    with pytest.raises(Refused, match=said):
+        start(tmp_path, "task=semantic_content", "targets.from=[food,Italian]")
+
+
+def test_a_table_without_files_says_how_to_name_them(tmp_path):
+    with pytest.raises(Refused, match=r"data\.folder=<folder> .* or with data\.file=<file>"):
+        start(tmp_path, "data=table")
 
 
 @pytest.mark.parametrize(("content", "said"), TARGETS.values(), ids=TARGETS)

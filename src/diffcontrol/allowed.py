@@ -76,6 +76,7 @@ def optional(rule: Allowed) -> Allowed:
 
 
 FLAG = Allowed("true or false", lambda value: isinstance(value, bool))
+BY_TASK = Allowed("a value for each task, task: value", lambda value: isinstance(value, Mapping))
 CHARACTER = Allowed("one character", lambda value: isinstance(value, str) and len(value) == 1)
 
 

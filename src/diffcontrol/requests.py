@@ -35,6 +35,7 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if not isinstance(source, str | list | tuple):
         raise Refused(f"targets.from={source}: {ALLOWED}")
     if not isinstance(source, str):
+        _check_several(tasks, source)
         given = ((entry(i), target) for i, target in enumerate(source, 1))
         found = _given(tasks, given, on_invalid)
     elif source in SPLIT_OF:
@@ -50,6 +51,28 @@ def choose(tasks: Mapping[str, ControlTask], corpus: Corpus, source: Any, n: int
     if n is not None and isinstance(source, str) and source in SPLIT_OF and len(found) < n:
         log.warning("targets: %d are used where targets.n=%d, as %s has no more", len(found), n, SPLIT_OF[source])
     return found[:n]
+
+
+def _check_several(tasks: Mapping[str, ControlTask], source: Sequence[Any]) -> None:
+    """Whether a literal list, of which no entry is a target of the only task, is itself one that lacks the brackets of
+    a list of targets.
+
+    Raises:
+        Refused: it is.
+    """
+    if len(tasks) != 1 or not source or any(_parsed(tasks, target) for target in source):
+        return
+    if _parsed(tasks, source):
+        said = ",".join(map(str, source))
+        raise Refused(f"targets.from=[{said}]: this is one target, and a list of targets is needed; write "
+                      f"targets.from=[[{said}]]")  # fmt: skip
+
+
+def _parsed(tasks: Mapping[str, ControlTask], target: Any) -> Request | None:
+    try:
+        return _request(tasks, target, "")
+    except Refused:
+        return None
 
 
 def _is_file(name: str) -> bool:

@@ -170,10 +170,11 @@ class Table(Corpus):
         return found
 
     def _read(self, split: str) -> list[Example]:
-        name = str(self.paths[split]) if self.folder or self.file else self.urls[split]
+        path = self.paths[split]
+        name = str(path) if self.folder or self.file else self.urls[split]
         examples: list[Example] = []
         faults: list[tuple[int, str]] = []
-        for line, row in Sheet(self.paths[split], name, split, self.delimiter).rows(self.columns, self.rename):
+        for line, row in Sheet(path, name, split, self.delimiter).rows(self.columns, self.rename):
             if not row["fault"]:
                 fields = json.loads(row["fields"])
                 labels = {f: fields[f] for f in self.labels_from_fields if f in fields} | json.loads(row["labels"])

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffcontrol.allowed import Rules, number, whole
+from diffcontrol.allowed import BY_TASK, Rules, number, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
 from diffcontrol.steering.base import Weighted
@@ -29,7 +29,9 @@ class Guidance:
     A guidance acts on the steps to times s with `stop` ≤ (s − low)/(1 − low) ≤ `start`, and of these on every
     `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
 
-    allowed: ClassVar[Rules] = {"strength.*": number(), "start": number(0, 1), "stop": number(0, 1), "stride": whole(1)}
+    allowed: ClassVar[Rules] = {
+        "strength": BY_TASK, "strength.*": number(), "start": number(0, 1), "stop": number(0, 1), "stride": whole(1),
+    }  # fmt: skip
     particles: int = 1  # rows, side by side, for each text; the first of them becomes the text
 
     def __init__(self, strength: Mapping[str, float] | None = None, start: float = 1.0, stop: float = 0.0,
