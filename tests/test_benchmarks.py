@@ -24,6 +24,9 @@ BRIEF = {  # what makes each of them short
 }
 
 
+SLOW = ("ablations", "budgets", "sampling", "steps_by_strength")
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, own_logging):
     """The globals of a benchmark after a run, what it wrote, and its folder."""
@@ -46,7 +49,7 @@ def test_a_mistyped_setting_is_refused(run):
         run("training", "+benchmark={stpes: 6}")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "sampling" else [])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else [])
                                   for name in BENCHMARKS])  # fmt: skip
 def test_it_writes_its_numbers_with_their_conditions_and_a_figure(name, run):
     module, found, folder = run(name, *BRIEF[name])
@@ -127,6 +130,7 @@ ALL = (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strengt
 CHECKS = {check.__name__: check for check in ALL}
 
 
+@pytest.mark.slow
 def test_after_a_stop_it_measures_what_is_missing_and_nothing_else(run, tmp_path):
     where = f"hydra.run.dir={tmp_path}/outputs/benchmarks/steps_by_strength/one"
     ask = "+benchmark={{steps: [{}], scales: [1]}}".format

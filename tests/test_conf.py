@@ -28,6 +28,7 @@ from tests.fakes import FakeCorpus
 SMALL = ("data.size=60", "data.dev=5", "data.test=5")
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir() and any(path.glob("*.yaml")))
 TASKS, METHODS = options("task"), options("method")
+EVERY_TASK = f"task=[{','.join(TASKS)}]"
 
 
 CHOSEN = raw().hydra.runtime.choices  # of every group in the default config
@@ -154,9 +155,9 @@ def test_candidates_are_of_the_method_in_the_run():
 
 
 @pytest.mark.parametrize("experiment", options("experiment"))
-def test_every_experiment_composes_with_every_task(experiment):
-    for task in TASKS:
-        check(composed(f"experiment={experiment}", f"task={task}"))
+def test_every_experiment_composes_with_one_task_and_with_all(experiment):
+    check(composed(f"experiment={experiment}"))
+    check(composed(f"experiment={experiment}", EVERY_TASK))
 
 
 @pytest.mark.parametrize("group", sorted(set(GROUPS) & set(CHOSEN)))
@@ -223,7 +224,7 @@ def test_a_control_is_chosen_for_the_run_for_one_task_or_by_the_task(overrides, 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_control_is_applicable_to_a_task_or_refused(task, control):
     """Asked of the classes alone: what a task lacks, it lacks on every data set."""
-    cfg = composed(f"task={task}", f"control={control}", *SMALL)
+    cfg = composed(EVERY_TASK, f"control={control}")
     own, made = get_object(cfg["task"][task]["_target_"]), cfg["method"]["guided_diffusion"]["steering"][task]
     if control == "exact":
         return  # its automaton is made from the task's data: tests/tasks/test_contract.py

@@ -24,6 +24,7 @@ def store(tmp_path_factory) -> Store:
 
 OF_SOME = {
     "conditional": [task for task in options("task") if task != "infilling"],
+    "fudge": [task for task in options("task") if task != "infilling"],
     "finetuned": [task for task in options("task") if task != "infilling"],
     "infill": ["infilling"],
     "pplm": ["attribute", "length", "semantic_content"],
@@ -33,14 +34,12 @@ OF_SOME = {
 def asked(store: Store, task: str) -> dict[str, str]:
     """Addresses of what ships of a task: guided diffusion, the judges, FUDGE's language model and its predictors,
     masked diffusion, the hidden Markov model of look-ahead, and what other methods need for some of the tasks."""
-    cfg = composed(f"task={task}")
-    found = {f"method.{name}": at for name, at in store.addresses(cfg["method"]["guided_diffusion"]).items()}
-    found |= {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
-    if fudge := cfg["method"].get("fudge"):
-        found |= {f"fudge.{name}": at for name, at in store.addresses(fudge).items()}
-    for name in ("masked", "lookahead", *(method for method, tasks in OF_SOME.items() if task in tasks)):
-        node = composed(f"task={task}", f"method=[{name}]")["method"][name]
-        found |= {f"{name}.{part}": at for part, at in store.addresses(node).items()}
+    chosen = [method for method, tasks in OF_SOME.items() if task in tasks]
+    methods = ["guided_diffusion", "masked", "lookahead", *chosen]
+    cfg = composed(f"task={task}", f"method=[{','.join(methods)}]")
+    found = {f"judge.{name}": at for name, at in store.addresses(cfg["judge"]).items()}
+    for name in methods:
+        found |= {f"{name}.{part}": at for part, at in store.addresses(cfg["method"][name]).items()}
     return found
 
 
@@ -99,7 +98,7 @@ def test_experiment_e2e_finds_what_ships(store, task):
 @pytest.mark.parametrize("task", options("task"))
 def test_what_a_task_needs_ships(store, task):
     found = asked(store, task)
-    assert "method.lm" in found and "judge.teacher" in found
+    assert "guided_diffusion.lm" in found and "judge.teacher" in found
     for name, address in found.items():
         assert (SHIPPED / address).is_dir(), f"{name}: {address}"
 

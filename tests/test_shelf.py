@@ -215,6 +215,7 @@ def test_a_name_on_the_hub_has_two_parts():
         hub.download("hf://models")
 
 
+@pytest.mark.slow
 def test_it_is_a_command(filled):
     done = subprocess.run([sys.executable, "-m", "diffcontrol.store", "--store", str(filled.root), "list"],
                           capture_output=True, text=True, cwd=ROOT)  # fmt: skip

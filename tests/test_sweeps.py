@@ -72,6 +72,7 @@ def test_the_runs_of_a_sweep_share_a_store_and_end_in_one_report(tmp_path, launc
     assert "guided_diffusion" in summary.read_text() and str(tmp_path) in done.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_run_that_is_refused_and_ends_with_an_error(tmp_path):
     command = [sys.executable, "run.py", "-m", "experiment=tiny", "targets.n=-1,-2", "trainer.accelerator=cpu",
                f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]  # fmt: skip

@@ -332,6 +332,7 @@ def test_a_recipe_is_filled_in_for_every_task_and_holds_the_language_model():
         assert is_recipe(recipe) and recipe["task"] == cfg["task"][name] and recipe["lm"] == cfg["lm"]
 
 
+@pytest.mark.slow
 def test_a_whole_tiny_run_of_two_tasks_trains_one_model_each(tmp_path):
     done = run(tmp_path, "method=[conditional]", "task=[semantic_content,first_word]", "strength.scale=0.5")
     assert isinstance(done, subprocess.CompletedProcess) and done.returncode == 0, done.stderr

@@ -81,7 +81,12 @@ def says(text: str) -> float:
     return float("ab" in text)
 
 
-@pytest.mark.parametrize(("task", "obeys"), [(Says(), says), (Liked(), likes), (Liked(Hinted), likes)])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("task", "obeys"), [
+    pytest.param(Says(), says, marks=SLOW), (Liked(), likes), pytest.param(Liked(Hinted), likes, marks=SLOW),
+])  # fmt: skip
 def test_with_more_particles_texts_come_to_be_those_of_the_posterior(toy, task, obeys):
     exact, _ = posterior(toy, obeys)
     off = [distance(written(Smc(toy, {"t": task}, particles=n), 2400), exact) for n in (1, 5, 60)]

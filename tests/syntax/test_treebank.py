@@ -130,7 +130,7 @@ def test_texts_are_evenly_spaced_and_in_order(tmp_path):
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_a_split_of_nothing_is_refused(size):
-    with pytest.raises(ValueError, match=f"treebank.dev={size}"):
+    with pytest.raises(ValueError, match=f"Treebank: dev={size}: allowed is a whole number from 1, or null"):
         Treebank(FakeCorpus(), Flat, dev=size)
 
 
