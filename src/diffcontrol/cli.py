@@ -72,9 +72,7 @@ def run(cfg: DictConfig) -> float:
             raise
         logging.getLogger(__name__).debug("refused", exc_info=True)
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if (
-            HydraConfig.get().mode == RunMode.MULTIRUN
-        ):  # the other runs of a sweep go on, and its summary names this one
+        if others_go_on():
             return refused(folder, error)
         leave_nothing(folder)
         raise SystemExit(f"diffcontrol: {error}\n(set HYDRA_FULL_ERROR=1 to see where in the program)") from None
@@ -92,6 +90,12 @@ def run(cfg: DictConfig) -> float:
             file=sys.stderr,
         )
         raise SystemExit(130) from None
+
+
+def others_go_on() -> bool:
+    """Whether this is a run of a sweep of which each stands for itself. A search needs a number of every run."""
+    own = HydraConfig.get()
+    return own.mode == RunMode.MULTIRUN and "direction" not in own.sweeper
 
 
 def refused(folder: Path, error: Refused) -> float:
