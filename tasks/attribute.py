@@ -37,14 +37,14 @@ class Attribute(ControlTask):
     @cached_property
     def labels(self) -> Labels:
         found = Labels(self.corpus.splits["train"])
-        alike = [self.label] if self.label in found.alike else [] if found or self.label else list(found.alike)
-        if alike:
-            raise Refused(f"attribute: the label {alike[0]!r} is {found.alike[alike[0]]!r} in every training text, so "
-                          "there is nothing to tell apart")  # fmt: skip
-        if not found:
+        if not found and not found.alike:
             raise Refused("attribute: the data have no labels; set data.labels.<label>=<column> (data=table)")
+        if self.label in found.alike or (not found and self.label is None):
+            label = self.label or next(iter(found.alike))
+            raise Refused(f"attribute: the label {label!r} is {found.alike[label]!r} in every training text that has "
+                          "it, so there is nothing to tell apart")  # fmt: skip
         if self.label not in (None, *found.values):
-            known = ", ".join(found.values)
+            known = ", ".join(found.values or found.alike)
             raise Refused(f"attribute: task.attribute.label={self.label} is no label of the data; known are {known}")
         return found
 

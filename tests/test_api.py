@@ -150,7 +150,7 @@ def test_what_there_is_not_is_refused(arguments, said):
 
 
 @pytest.mark.parametrize(("override", "said"), [
-    ("method=fudge", "a method is chosen by load(method=...)"), ("task=length", "tasks are chosen by generate(task="),
+    ("method=fudge", "the argument `method` of load does"), ("task=length", "generate(task=target) does"),
 ])  # fmt: skip
 def test_what_an_override_cannot_choose_is_refused(override, said):
     with pytest.raises(diffcontrol.Refused, match=re.escape(said)):

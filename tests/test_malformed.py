@@ -145,14 +145,3 @@ def test_a_table_that_is_not_allowed_is_named(tmp_path, monkeypatch, content, mo
 def test_what_conf_says_is_allowed(task):
     cfg = composed(f"task={task}", "method=[guided_diffusion,fudge,finetuned,masked,pplm,lookahead,smc,mbr,paper]")
     allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
-
-
-def test_texts_that_are_cut_are_counted(tmp_path, monkeypatch, caplog):
-    datasets = pytest.importorskip("datasets")
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    rows = "".join(f"{'very ' * i}good {i},{'good' if i % 2 else 'bad'}\n" for i in range(20))
-    given = table(tmp_path, b"review,stars\n" + rows.encode(), "data.length=10")
-    with pytest.raises(pytest.fail.Exception, match="trained"):
-        start(tmp_path, "task=attribute", *given, "data.more_than=0", "limit={train: null, dev: null, test: null}")
-    (said,) = [record.getMessage() for record in caplog.records if "are cut" in record.getMessage()]
-    assert "data.length=10: " in said and "training texts are longer" in said

@@ -425,8 +425,10 @@ def test_a_run_of_a_sweep_that_was_refused_is_named_in_its_summary(tmp_path, cap
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "refused.txt").write_text("task=length method=[pplm]: pplm cannot\n")
     assert main([str(tmp_path)]) == 0
+    (tmp_path / "0" / "refused.txt").write_text("seed=x: of an earlier run in this folder")
     said = f"{tmp_path / '1'} was refused: task=length method=[pplm]: pplm cannot"
     assert said in capsys.readouterr().err and said in (tmp_path / "summary.md").read_text()
+    assert "earlier" not in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.parametrize("folder", [".", "nowhere"])

@@ -178,4 +178,4 @@ def test_a_target_that_needs_more_words_than_another_allows_is_refused(corpus, m
 
 def test_a_target_of_a_task_that_is_not_chosen_is_mentioned(corpus, colour, caplog):
     assert choose(colour, corpus, [{"colour": "red", "animal": "cat"}], None, 0)[0].targets == {"colour": "red"}
-    assert "the target for animal is not used" in caplog.text
+    assert "targets: animal are not used, as task= does not choose them" in caplog.text

@@ -220,6 +220,36 @@ def test_a_frontier_is_swept_on_dev_and_compared_on_heldout(first, here):
     assert "Settings chosen on dev for a perplexity of at most" in (newest(own) / "table.md").read_text()
 
 
+def test_a_frontier_that_stopped_writes_nothing_twice(first, here, monkeypatch):
+    folder = first[0] / "frontier_twice"
+    given = ("run=diffcontrol.frontier.run", DEV, "method=[fudge]", "sweep={fudge: {scale: [0.3, 3]}}",
+             f"hydra.run.dir={folder}")  # fmt: skip
+    here(first[0], *given)
+    assert len(list((folder / "written" / "dev").glob("fudge.*.jsonl"))) == 2
+    before = results(folder)["methods"]["fudge"]["success"]
+    (folder / "results.json").unlink()
+    monkeypatch.setattr("diffcontrol.methods.fudge.Fudge.write", lambda *_: pytest.fail("written twice"))
+    here(first[0], *given)
+    assert results(folder)["methods"]["fudge"]["success"] == before
+
+
+def test_a_frontier_looks_at_its_comparison_before_the_sweep(tmp_path, here):
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, "run=diffcontrol.frontier.run", DEV, "method=[fudge]", "targets.from=[[food,Nosuch]]")
+    assert "food has no value 'Nosuch'" in str(end.value.code) and not list(tmp_path.rglob("written"))
+
+
+def test_texts_of_other_settings_are_kept_and_the_run_is_refused(first, here, caplog):
+    folder = first[0] / "twice"
+    here(first[0], "method=[fudge]", f"hydra.run.dir={folder}")
+    before = (folder / "written" / "fudge.jsonl").read_bytes()
+    with pytest.raises(SystemExit) as end:
+        here(first[0], "method=[fudge]", "num_samples=3", f"hydra.run.dir={folder}")
+    assert "these texts were written with other settings" in str(end.value.code)
+    assert (folder / "written" / "fudge.jsonl").read_bytes() == before
+    assert "goes on from it" not in caplog.text
+
+
 @pytest.mark.parametrize(("overrides", "said"), [
     (("task=syntax_spans", "method=constrained"), "constrained: whether words are a constituent depends"),
     (("task=syntax_tree", "method=[pplm]"), "pplm: its discriminator tells classes apart"),

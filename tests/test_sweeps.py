@@ -73,6 +73,21 @@ def test_the_runs_of_a_sweep_share_a_store_and_end_in_one_report(tmp_path, launc
 
 
 @pytest.mark.slow
+def test_a_sweep_in_which_one_run_is_refused_shows_the_others(tmp_path):
+    folder = tmp_path / "sweep"
+    command = [sys.executable, "run.py", "-m", "experiment=tiny", "seed=1.5,1", "method=[fudge]",
+               "trainer.accelerator=cpu", f"paths.store={tmp_path / 'store'}", f"hydra.sweep.dir={folder}"]  # fmt: skip
+    done = subprocess.run(command, cwd=CONF.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 1 and "1 of the sweep's runs were refused:" in done.stderr, done.stderr
+    assert "seed=1.5: allowed is a whole number" in (folder / "summary.md").read_text()
+    assert (folder / "1" / "results.json").exists() and not (folder / "0" / "results.json").exists()
+    again = [argument.replace("seed=1.5,1", "seed=2,1") for argument in command]
+    done = subprocess.run(again, cwd=CONF.parent, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0 and not list(folder.rglob("refused.txt")), done.stderr
+    assert "refused" not in (folder / "summary.md").read_text()
+
+
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_run_that_is_refused_and_ends_with_an_error(tmp_path):
     command = [sys.executable, "run.py", "-m", "experiment=tiny", "targets.n=-1,-2", "trainer.accelerator=cpu",
                f"paths.store={tmp_path / 'store'}", f"paths.outputs={tmp_path / 'outputs'}"]  # fmt: skip

@@ -103,17 +103,21 @@ def takes(made: Callable[..., Any], given: Mapping[str, Any], where: str, comple
     Raises:
         Refused: it has no such argument, or one that it needs is missing.
     """
-    known = inspect.signature(made).parameters
+    try:
+        known = inspect.signature(made).parameters
+    except ValueError:  # of what is written in C nothing is known
+        return
+    name = getattr(made, "__name__", type(made).__name__)
     anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     for key, value in given.items():
         if key not in known and not anything:
-            raise Refused(f"{where}.{key}={value!r}: {made.__name__} has no such argument; it has {', '.join(known)}")
+            raise Refused(f"{where}.{key}={value!r}: {name} has no such argument; it has {', '.join(known)}")
     for key, parameter in known.items():
         needed = parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
         )  # fmt: skip
         if complete and needed and key not in given:
-            raise Refused(f"{where}.{key} is missing, and {made.__name__} needs it")
+            raise Refused(f"{where}.{key} is missing, and {name} needs it")
 
 
 def check(node: Any, where: str = "") -> None:
@@ -159,11 +163,14 @@ def _described(name: str, where: str) -> Callable[..., Any]:
         Refused: there is none, or importing its module fails, of which the exception's cause tells more.
     """
     try:
-        return get_object(name)
+        found = get_object(name)
     except Exception as error:  # Hydra passes on whatever the module raises
         cause = error.__cause__ or error
         first = str(cause).partition("\n")[0]
         raise Refused(f"{where}._target_={name}: it cannot be imported ({type(cause).__name__}: {first})") from error
+    if not callable(found):
+        raise Refused(f"{where}._target_={name}: it makes nothing, as it is neither a class nor a function")
+    return found
 
 
 def _rules(node: Mapping[str, Any]) -> dict[str, Allowed]:

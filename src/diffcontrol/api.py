@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffcontrol import places, resolvers
 from diffcontrol.evaluation import succeeded
+from diffcontrol.method import Method
 from diffcontrol.preparing import Prepared, prepare, resolved, store_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
@@ -29,8 +30,8 @@ from diffcontrol.requests import entry
 from diffcontrol.task import Mark
 
 INSTEAD = {  # groups that are not chosen by an override, and how they are
-    "method": "a method is chosen by load(method=...)",
-    "task": "tasks are chosen by generate(task=target)",
+    "method": "an override chooses no method; the argument `method` of load does",
+    "task": "an override chooses no task; generate(task=target) does",
 }
 TEACHER = "teacher"  # of the judges, the one that measures perplexity
 
@@ -155,11 +156,14 @@ class Model:
             raise Refused("name a task and its target, as in length=12")
         cfg = self._configured(tuple(targets), seed)
         cfg["targets"] |= {"from": [{task: _plain(target) for task, target in targets.items()}], "n": None}
-        cfg["targets"]["on_invalid"] = cfg["on_unsupported"] = "error"  # of one target and one method none is left out
+        cfg["targets"]["on_invalid"] = "error"  # there is one target
         if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
             del cfg["judge"][TEACHER]
         try:
-            return prepare(cfg, self.store)
+            ready = prepare(cfg, self.store)
+            if (writer := self.methods[-1]) not in ready.methods:  # on_unsupported=skip has left it out
+                Method.check_node(cfg["method"][writer], ready.tasks, ready.corpus)  # and this says why
+            return ready
         except Refused as error:  # who calls from Python named no list of targets
             raise Refused(str(error).removeprefix(f"{entry(1)}: ")) from error
 

@@ -65,6 +65,7 @@ def run(cfg: DictConfig) -> float:
             stream.reconfigure(errors="replace")  # where the locale is ASCII, a × is not worth a traceback
     if os.getcwd() not in sys.path:  # a package of the user's own may lie in the current folder; it hides no other
         sys.path.append(os.getcwd())
+    (Path(HydraConfig.get().runtime.output_dir) / REFUSED).unlink(missing_ok=True)  # of the same command before
     try:
         return get_method(cfg.run)(cfg)  # imported late, so that --help and a mistyped option answer at once
     except Refused as error:
@@ -101,9 +102,10 @@ def others_go_on() -> bool:
 def refused(folder: Path, error: Refused) -> float:
     """Keeps why a run of a sweep was refused in the run's folder, from which `sweeps.Gather` tells it; returns the
     result of such a run, which is no number."""
-    said = f"{' '.join(HydraConfig.get().overrides.task)}: {error}"
-    (folder / REFUSED).write_text(said + "\n", encoding="utf-8")
-    print(f"diffcontrol: {said}", file=sys.stderr)
+    if ranks.is_first():
+        said = f"{' '.join(HydraConfig.get().overrides.task)}: {error}"
+        (folder / REFUSED).write_text(said + "\n", encoding="utf-8")
+        print(f"diffcontrol: {said}", file=sys.stderr)
     return math.nan
 
 

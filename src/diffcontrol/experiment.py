@@ -1,6 +1,5 @@
 """One experiment on one page: train what is missing, write with every method on the same targets, score, report."""
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,11 +19,9 @@ from diffcontrol.recording import described, own_strength, run_loggers
 from diffcontrol.requests import sources
 from diffcontrol.store import commit
 from diffcontrol.training import Trainable
-from diffcontrol.written import Written, alone_in
+from diffcontrol.written import WRITTEN, Written, alone_in
 
-log = logging.getLogger(__name__)
 STEPS_SHOWN = 10  # of a reverse process, in report.html
-WRITTEN = "written"  # the folder of texts as they come, in that of the run
 TRACED = 3  # requests for which log p(c | x_t) is logged at every step
 
 
@@ -47,12 +44,7 @@ def compare(cfg: dict[str, Any]) -> float:
     if not ranks.is_first():  # several devices train; one writes
         return _compare(cfg, folder)
     with alone_in(folder):
-        try:
-            return _compare(cfg, folder)
-        except BaseException:
-            if any((folder / WRITTEN).rglob("*.jsonl")):
-                log.warning("what is written is kept: the same command with hydra.run.dir=%s goes on from it", folder)
-            raise
+        return _compare(cfg, folder)
 
 
 def _compare(cfg: dict[str, Any], folder: Path) -> float:

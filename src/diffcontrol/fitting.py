@@ -125,6 +125,10 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
         if kill := getattr(trainer.strategy.launcher, "kill", None):
             kill(signal.SIGTERM)  # the processes of the other devices
         raise stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT) from None
+    except Refused:  # a sweep goes on in this process, and its next run is not to log into this one's
+        for each in run_loggers or ():
+            close(each)
+        raise
     finally:
         speed.compiled(networks, False)  # writing is not training, and is to be the same for a model that was loaded
     for each in run_loggers or ():

@@ -19,14 +19,13 @@ from omegaconf import DictConfig
 
 from diffcontrol import allowed, experiment, ranks
 from diffcontrol.evaluation import evaluate
-from diffcontrol.experiment import WRITTEN
-from diffcontrol.method import Method
 from diffcontrol.preparing import Prepared, check_table, prepare, requests_of, resolved
+from diffcontrol.recipe import name_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.frontier import draw
 from diffcontrol.report.layout import overall
 from diffcontrol.requests import sources
-from diffcontrol.written import Written, alone_in
+from diffcontrol.written import WRITTEN, Written, alone_in
 
 VALUES = {"num_samples": allowed.whole(1), "perplexity": allowed.optional(allowed.number(1))}
 Setting = dict[str, Any]
@@ -44,7 +43,9 @@ def run(cfg: DictConfig) -> float:
     wanted, n = plain["frontier"], plain["frontier"]["num_samples"]
     for name, rule in VALUES.items():
         rule.check(f"frontier.{name}", wanted[name])
-    settings = {name: settings_of(node, plain["sweep"].get(name) or {}, name) for name, node in plain["method"].items()}
+    allowed.check({"method": plain["method"]})
+    sweep = plain["sweep"] or {}
+    settings = {name: settings_of(node, sweep.get(name) or {}, name) for name, node in plain["method"].items()}
     check_table(plain)
     held_out = prepare(plain)  # what cannot be asked for in the comparison is said before the sweep
     asked = {**plain, "targets": plain["targets"] | wanted["targets"]}
@@ -75,30 +76,32 @@ def points_of(ready: Prepared, settings: Mapping[str, Sequence[Setting]], folder
               ) -> dict[str, list[Point]]:  # fmt: skip
     """What every method's texts are worth with each of its settings, `n` for each target. What stands in the folder
     already is not written again. A process that is not the first one trains only, and has no points."""
-    nodes = {name: [{**node, **setting} for setting in settings[name]] for name, node in ready.methods.items()}
-    kept = {
-        name: [
-            Written(folder, f"{name}.{i}", ready.store.canonical(node), ready.requests, n) for i, node in enumerate(own)
-        ]
-        for name, own in nodes.items()
-    }
-    methods = {name: [ready.store.build(node) for node in own] for name, own in nodes.items()}
+    swept = [(name, setting, node | setting) for name, node in ready.methods.items() for setting in settings[name]]
+    forms = [ready.store.canonical(node) for _, _, node in swept]
+    kept = [
+        Written(folder, f"{name}.{name_of(form)}", form, ready.requests, n)
+        for (name, _, _), form in zip(swept, forms, strict=True)
+    ]
+    methods = [ready.store.build(node) for _, _, node in swept]
+    points: dict[str, list[Point]] = {name: [] for name in ready.methods}
     if not ranks.is_first():
-        return {}
-
-    def point(setting: Setting, method: Method, texts: Written) -> Point:
-        texts.write(method)
-        return {"setting": setting, **evaluate(texts.all(), ready.requests, ready.tasks, ready.judges).row()}
-
-    return {name: list(map(point, settings[name], methods[name], kept[name])) for name in nodes}
+        return points
+    for (name, setting, _), method, texts in zip(swept, methods, kept, strict=True):
+        varied = " ".join([name, *(f"{key}={value}" for key, value in setting.items())])
+        texts.write(method, f"{varied} (dev)")
+        row = evaluate(texts.all(), ready.requests, ready.tasks, ready.judges).row()
+        points[name].append({"setting": setting, **row})
+    return points
 
 
 def settings_of(node: dict[str, Any], sweep: Any, name: str) -> list[Setting]:
     """All combinations of the values that a method's `sweep` names; one empty setting where it names nothing.
 
     Raises:
-        Refused: a sweep is no list of values, or the method does not take a value.
+        Refused: it names nothing, or no list of values, or the method does not take a value.
     """
+    if not isinstance(sweep, Mapping):
+        raise Refused(f"sweep.{name}={sweep}: write which of its numbers have which values, as {{scale: [0.3, 1, 3]}}")
     found = combinations({key: _listed(f"sweep.{name}.{key}", values) for key, values in sweep.items()})
     for setting in found:
         allowed.check(node | setting, f"sweep.{name}")
@@ -159,7 +162,7 @@ def match(points: Sequence[Point], level: float) -> dict[str, Any]:
         if best is None or success(point) > best[0]:
             best = success(point), {"setting": point["setting"]}
     for one, other in itertools.product(within, (point for point in points if nll(point) > level + 1e-9)):
-        share = (level - nll(one)) / (nll(other) - nll(one))
+        share = round((level - nll(one)) / (nll(other) - nll(one)), 6)  # alike where NLLs differ by rounding
         gained = (1 - share) * success(one) + share * success(other)
         if best and share > 0 and gained > best[0] + 1e-9:
             best = gained, {"setting": one["setting"], "share": share, "other": other["setting"]}

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from diffcontrol.allowed import BY_TASK, FLAG, Rules, number, whole
+from diffcontrol.allowed import FLAG, Rules, number, whole
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws, seed_of
 from diffcontrol.ranks import ALONE, Share
@@ -40,7 +40,7 @@ class Method(ABC):
 
     #: which values its arguments, those of a config node, may have (`diffcontrol.allowed`)
     allowed: ClassVar[Rules] = {
-        "chunk": whole(1), "seed": whole(), "scale": number(0), "strength": BY_TASK, "strength.*": number(),
+        "chunk": whole(1), "seed": whole(), "scale": number(0), "strength.*": number(),
         "clean": FLAG, "twist": FLAG,
         "temperature": number(above=0), "pre_top_k": whole(0), "post_top_k": whole(0), "top_k": whole(0),
         "k": whole(1), "beams": whole(1), "particles": whole(1), "threshold": number(0, 1), "weight": number(0),

@@ -92,24 +92,15 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     store = store or store_of(cfg)
     tasks = {name: store.build(node) for name, node in cfg["task"].items()}
     corpus = store.build(cfg["data"])
-    # A treebank trains its parser once its annotations are asked for, so the requests come behind the methods, and the
-    # judges before the methods are built: a missing parser is found before a model of theirs is trained.
-    methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
     _ = corpus.vocabulary  # which a data set may refuse to make
-    _tell_of_cut_texts(corpus)
-    requests = requests_of(cfg, store, tasks)
+    # A treebank trains its parser once its annotations are asked for; then the methods are looked at first.
+    late = store.build(cfg["targets"].get("data", cfg["data"])).made_by_store
+    requests = [] if late else requests_of(cfg, store, tasks)
+    methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
+    requests = requests_of(cfg, store, tasks) if late else requests
+    # The judges come before the methods are built: a missing parser is found before a model of theirs is trained.
     judges = {"grammar": corpus.grammar(), **store.build(cfg["judge"])}
     return Prepared(store, tasks, corpus, requests, judges, methods)
-
-
-def _tell_of_cut_texts(corpus: Corpus) -> None:
-    """A warning where training texts are longer than the models' texts."""
-    if corpus.made_by_store:
-        return
-    sizes = [len(example.words) + 2 for example in corpus.splits["train"]]  # with START and END
-    if cut := sum(size > corpus.length for size in sizes):
-        log.warning("data.length=%d: %d of %d training texts are longer and are cut; data.length=%d reads all of them "
-                    "whole", corpus.length, cut, len(sizes), max(sizes))  # fmt: skip
 
 
 def requests_of(cfg: Mapping[str, Any], store: Store, tasks: Mapping[str, ControlTask]) -> list[Request]:

@@ -71,7 +71,7 @@ def _check_several(tasks: Mapping[str, ControlTask], source: Sequence[Any]) -> N
 def _parsed(tasks: Mapping[str, ControlTask], target: Any) -> Request | None:
     try:
         return _request(tasks, target, "")
-    except Refused:
+    except Exception:  # a guess: what is no target may make a task stumble
         return None
 
 
@@ -133,14 +133,18 @@ def _lines(path: Path) -> Iterator[tuple[str, Line]]:
 def _given(tasks: Mapping[str, ControlTask], given: Iterable[tuple[str, Any]], on_invalid: str) -> list[Request]:
     found: list[Request] = []
     skipped: list[Refused] = []
+    unused: set[str] = set()
     for where, target in given:
         try:
             read = target.read(where) if isinstance(target, Line) else target
             found.append(_request(tasks, read, where))
+            unused |= _unused(tasks, read)
         except Refused as refused:
             if on_invalid == "error":
                 raise
             skipped.append(refused)
+    if unused:
+        log.warning("targets: %s are not used, as task= does not choose them", ", ".join(sorted(unused)))
     if skipped:
         log.warning("targets: %d invalid and left out; the first: %s", len(skipped), skipped[0])
     return found
@@ -157,6 +161,12 @@ def _source(given: Any) -> Example | None:
     return Example(tuple(word for word in words if word not in ("START", "END", "\n")))
 
 
+def _unused(tasks: Mapping[str, ControlTask], given: Any) -> set[str]:
+    """What a user's row {task: target, …} names beside the tasks; nothing of a line of the authors' files."""
+    by_task = isinstance(given, Mapping) and set(given) & set(tasks) and _source(given) is None
+    return set(map(str, given)) - set(tasks) if by_task else set()
+
+
 def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Request:
     """One user's row: {task: target, …}, or the bare target where one task is chosen, or a line of the authors' files,
     of which every task reads what it knows."""
@@ -166,8 +176,6 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         if missing:
             raise Refused(f"{where}: there is no target for {', '.join(missing)}")
         by_task = {name: given[name] for name in tasks}
-        if not source and (others := sorted(map(str, set(given) - set(tasks)))):
-            log.warning("%s: the target for %s is not used, as task= does not choose it", where, ", ".join(others))
     elif len(tasks) == 1 or source:
         by_task = dict.fromkeys(tasks, given)
     else:

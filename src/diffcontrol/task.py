@@ -149,7 +149,8 @@ class ControlTask(Content):
     def least_words(self, target: Target) -> int:
         """How many words a text needs to meet the target at all; as many as `words` says unless overridden.
 
-        Diffusion always computes the positions that these words take, also where the text threatens to end before.
+        Diffusion always computes the positions that these words take, also where the text threatens to end before. A
+        target of another task that allows fewer words is refused beside this one, so the number must not be too high.
         """
         return self.words(target) or 0
 

@@ -21,15 +21,21 @@ SIZES = {"embedding": whole(1), "width": whole(1), "depth": whole(1), "heads": w
          "kernel": Allowed("an odd number from 1", lambda value: whole(1).test(value) and value % 2 == 1)}  # fmt: skip
 
 
-def _fit(sizes: Mapping[str, Any]) -> bool:
-    """Whether every attention head of a network with these sizes gets an equal share of its width."""
-    width, heads = sizes.get("width"), sizes.get("heads")
+def sizes(*names: str) -> Allowed:
+    """The rule of a network's sizes: a dictionary of these of SIZES, where attention heads have equal shares of the
+    width."""
+
+    def test(value: Any) -> bool:
+        return isinstance(value, Mapping) and set(value) <= set(names) and shared_out(value)
+
+    heads = ", with a width that is a multiple of heads" if "heads" in names else ""
+    return Allowed(f"a dictionary of {', '.join(names)}{heads}", test)
+
+
+def shared_out(given: Mapping[str, Any]) -> bool:
+    """Whether the width is a multiple of the heads, where both are numbers."""
+    width, heads = given.get("width"), given.get("heads")
     return not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or width % heads == 0
-
-
-SHARED_OUT = Allowed("a width that is a multiple of heads", _fit)
-MODEL = Allowed(f"sizes among {', '.join(SIZES)}, with {SHARED_OUT.text}",
-                lambda value: isinstance(value, Mapping) and set(value) <= set(SIZES) and _fit(value))  # fmt: skip
 
 
 class Trainable(pl.LightningModule):
@@ -42,7 +48,7 @@ class Trainable(pl.LightningModule):
     allowed: ClassVar[Rules] = {
         **{f"optim.{name}": rule for name, rule in Optim.allowed.items()},
         **{f"{prefix}{name}": rule for prefix in ("", "model.", "encoder.") for name, rule in SIZES.items()},
-        "optim": arguments_of(Optim), "model": MODEL, "encoder": SHARED_OUT,
+        "optim": arguments_of(Optim),
         "model_seed": whole(), "window": whole(0), "states": whole(1), "samples": whole(1), "length": whole(1),
     }  # fmt: skip
 

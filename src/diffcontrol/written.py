@@ -20,6 +20,7 @@ from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 
 log = logging.getLogger(__name__)
+WRITTEN = "written"  # the folder of texts as they come, in that of the run
 
 
 class Written:
@@ -61,8 +62,11 @@ class Written:
         """As `seconds`."""
         return sum(line["token_evaluations"] for line in (*self._others, *self._lines))
 
-    def write(self, method: Method) -> None:
-        """This process' share of the texts that are not there yet, and what they cost."""
+    def write(self, method: Method, title: str = "") -> None:
+        """This process' share of the texts that are not there yet, and what they cost.
+
+        title: of the progress bar; the method's name where it is empty.
+        """
         first = not self.share.rank
         if first and self.texts:
             log.info("%s: %d texts are there already (%s)", self.name, len(self.texts), self.folder)
@@ -74,7 +78,7 @@ class Written:
             self.add(texts, now - since, after - before)
             since, before = time.perf_counter(), after
 
-        method.texts(self.requests, self.n, self.name if first else "", self.texts, keep, self.share)
+        method.texts(self.requests, self.n, (title or self.name) if first else "", self.texts, keep, self.share)
 
     def add(self, texts: Mapping[int, Sequence[str]], seconds: float, token_evaluations: int) -> None:
         """Keeps the texts of a chunk and what they cost; once this returns, a kill does not lose them."""
@@ -114,14 +118,14 @@ class Written:
         if lines and head != self._head:
             raise Refused(
                 f"{file}: these texts were written with other settings, models or targets; set another hydra.run.dir, "
-                "or remove the file"
+                f"or remove the folder {file.parent}"
             )
         return lines
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Holds a run's folder, which is made where there is none.
+    """Holds a run's folder, which is made where there is none. Where the run stops or fails, it says how to go on.
 
     Raises:
         Refused: another run is at work in it.
@@ -136,6 +140,12 @@ def alone_in(folder: Path) -> Iterator[None]:
                          "apart") from None  # fmt: skip
     try:
         yield
+    except Refused:
+        raise
+    except BaseException:
+        if any((folder / WRITTEN).rglob("*.jsonl")):
+            log.warning("what is written is kept: the same command with hydra.run.dir=%s goes on from it", folder)
+        raise
     finally:
         file.unlink(missing_ok=True)
         lock.release()

@@ -113,6 +113,13 @@ def test_quote_that_never_closes_is_an_error(write):
         _ = e2e(write(ROW + 'name[A],"A bar.\nname[B],A pub.\n'), malformed="skip").splits
 
 
+def test_texts_that_are_cut_are_counted(write, caplog):
+    corpus = e2e(write("name[A],one two three\nname[B],one two three four\nname[C],one\n"), more_than=0, length=5)
+    assert corpus.ids["train"].shape == (3, 5)
+    said = "data.length=5: 1 of 3 texts (train) are longer and are cut; data.length=6 reads all of them whole"
+    assert said in caplog.text
+
+
 def test_users_own_columns(write):
     folder = write(
         "7;Nice pasta, really!;Italian;;good\n8;Meh.;;no;bad\n",

@@ -93,7 +93,7 @@ def test_a_label_that_is_always_the_same_is_named(label):
         def read(self, split):
             return [Example(("food",), labels={"liked": "yes"}), Example(("fish",), labels={"liked": "yes"})]
 
-    with pytest.raises(Refused, match="the label 'liked' is 'yes' in every training text"):
+    with pytest.raises(Refused, match="the label 'liked' is 'yes' in every training text that has it"):
         Attribute(Alike(), label).parse(["liked", "yes"])
 
 

@@ -7,16 +7,18 @@ B batch · T positions of the longest text in it · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, LogitsProcessor, LogitsProcessorList
 
+from diffcontrol.allowed import Rules
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
 from diffcontrol.likelihood import LeftToRight
 from diffcontrol.text import END, PAD, START, UNK
+from diffcontrol.training import sizes
 
 NEVER_WRITTEN = (START, UNK, PAD)
 
@@ -50,8 +52,13 @@ class Sampling(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, words[:, None], 0.0)
 
 
+SIZES_OF_GPT2 = sizes("width", "depth", "heads", "dropout")
+
+
 class CausalLM(LeftToRight):
     """The language model of a `gpt2` network."""
+
+    allowed: ClassVar[Rules] = {"model": SIZES_OF_GPT2}
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip

@@ -12,14 +12,15 @@ B rows · P positions of the prompt · T of the text · V vocabulary
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import GPT2LMHeadModel
 
-from diffcontrol.autoregressive.causal_lm import gpt2, matrices
+from diffcontrol.allowed import Rules
+from diffcontrol.autoregressive.causal_lm import SIZES_OF_GPT2, gpt2, matrices
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
@@ -30,6 +31,8 @@ from diffcontrol.text import PAD, crop, lengths
 
 class Expert(Prompted):
     """p(text | target). All prompts take P positions, so that transformers can number positions by itself."""
+
+    allowed: ClassVar[Rules] = {"model": SIZES_OF_GPT2}
 
     def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip

@@ -7,7 +7,7 @@ B batch · T positions of the longest row
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2LMHeadModel
 
-from diffcontrol.autoregressive.causal_lm import gpt2, matrices
+from diffcontrol.allowed import Rules
+from diffcontrol.autoregressive.causal_lm import SIZES_OF_GPT2, gpt2, matrices
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import seed_of
 from diffcontrol.refused import Refused
@@ -29,6 +30,8 @@ class Infiller(Trainable):
 
     The words by which targets ask for a length follow the vocabulary, then the separator.
     """
+
+    allowed: ClassVar[Rules] = {"model": SIZES_OF_GPT2}
 
     def __init__(self, data: Corpus, task: GapTask, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip

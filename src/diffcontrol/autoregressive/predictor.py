@@ -7,14 +7,15 @@ B rows · P positions of the prompt · T of the text
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from transformers import GPT2Model
 
-from diffcontrol.autoregressive.causal_lm import gpt2
+from diffcontrol.allowed import Rules
+from diffcontrol.autoregressive.causal_lm import SIZES_OF_GPT2, gpt2
 from diffcontrol.autoregressive.prompted import Prompted
 from diffcontrol.autoregressive.reading import IMPLEMENTATION, Reading
 from diffcontrol.batches import Steps
@@ -32,6 +33,8 @@ class Predictor(Prompted):
     whatever the length of the prompt at hand, so that the i-th tag always stands at the same distance from the i-th
     word.
     """
+
+    allowed: ClassVar[Rules] = {"model": SIZES_OF_GPT2}
 
     def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
+from diffcontrol import ranks
 from diffcontrol.allowed import Rules, whole
 from diffcontrol.recipe import Content
 from diffcontrol.text import Vocabulary
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from diffcontrol.judges.grammar import GrammarJudge
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 SPLITS = ("train", "dev", "test")  # models are trained on train, strengths tuned on dev, results reported on test
 
 
@@ -96,10 +99,15 @@ class Corpus(Content):
 
     @cached_property
     def ids(self) -> Mapping[str, Tensor]:
-        """Word ids of every split, [N length]."""
-        return Lazy(
-            lambda split: torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
-        )
+        """Word ids of every split, [N length]. A warning says how many texts are cut."""
+        return Lazy(self._encoded)
+
+    def _encoded(self, split: str) -> Tensor:
+        sizes = [len(example.words) + 2 for example in self.splits[split]]  # with START and END
+        if (cut := sum(size > self.length for size in sizes)) and ranks.is_first():
+            log.warning("data.length=%d: %d of %d texts (%s) are longer and are cut; data.length=%d reads all of them "
+                        "whole", self.length, cut, len(sizes), split, max(sizes))  # fmt: skip
+        return torch.stack([self.vocabulary.encode(e.words, self.length) for e in self.splits[split]])
 
     def digest_of_training(self, *more: Any) -> str:
         """`content_digest` of the training texts and of whatever else is content.

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-NAMELESS = "(nameless)"  # stands for a header's empty name, as of the index in a file that pandas wrote
-
-
 @dataclass(frozen=True)
 class Sheet:
     """A CSV file. name: what messages call it; split: the name under which `datasets` has it."""
@@ -41,7 +38,7 @@ class Sheet:
             Refused: it is no CSV file in UTF-8, it has no text, or not the columns that are asked for.
         """
         (_, header), *rows = list(self.records()) or [(1, [])]
-        header = [column or NAMELESS for column in header]
+        header = [column or f"(column {number})" for number, column in enumerate(header, 1)]  # as pandas' index
         self._check(header, columns)
         if not rows:
             raise Refused(f"{self.name} has no text below its header")

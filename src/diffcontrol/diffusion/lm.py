@@ -1,12 +1,13 @@
 """DiffusionLM: word vectors, denoising network and read-out as one LightningModule, itself a Denoiser."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffcontrol.allowed import Rules
 from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
@@ -15,7 +16,7 @@ from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, randn_like
 from diffcontrol.text import PAD
-from diffcontrol.training import Trainable
+from diffcontrol.training import Trainable, sizes
 
 
 class DiffusionLM(Trainable):
@@ -28,17 +29,19 @@ class DiffusionLM(Trainable):
 
     log_frequency: Tensor  # of the words in the training texts, [V]
 
+    allowed: ClassVar[Rules] = {"model": sizes("embedding", "width", "depth", "heads", "dropout", "kernel")}
+
     def __init__(self, data: Corpus, model: Mapping[str, Any], objective: Objective, schedule: NoiseSchedule,
                  optim: Mapping[str, Any], window: int = 0, model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
         self.objective, self.schedule, self.window = objective, schedule, window
-        sizes = dict(model)
-        D, words = sizes.pop("embedding"), len(data.vocabulary)
+        inner = dict(model)
+        D, words = inner.pop("embedding"), len(data.vocabulary)
         self.embedding = nn.Embedding(words, D)  # N(0, 1)
         conditioned = objective.self_conditioning > 0
-        self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **sizes)
-        self.readout = objective.readout(sizes["width"], D, words)
-        self.width, self.conditioned, self.length = sizes["width"], conditioned, data.length
+        self.transformer = Transformer(D * (1 + objective.likelihood + conditioned), positions=data.length, **inner)
+        self.readout = objective.readout(inner["width"], D, words)
+        self.width, self.conditioned, self.length = inner["width"], conditioned, data.length
         self.inputs = D
         self.low = schedule.low(energy=D, choices=words)
         self.token_evaluations = 0

@@ -17,7 +17,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Normal
 
-from diffcontrol.allowed import BY_TASK, Rules, number, whole
+from diffcontrol.allowed import BY_TASK, Rules, number, optional, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
 from diffcontrol.steering.base import Weighted
@@ -30,7 +30,8 @@ class Guidance:
     `stride`-th (Kynkäänniemi et al. 2024, 2404.07724: guidance hurts at the highest noise and idles at the lowest)."""
 
     allowed: ClassVar[Rules] = {
-        "strength": BY_TASK, "strength.*": number(), "start": number(0, 1), "stop": number(0, 1), "stride": whole(1),
+        "strength": optional(BY_TASK), "strength.*": number(), "start": number(0, 1), "stop": number(0, 1),
+        "stride": whole(1),
     }  # fmt: skip
     particles: int = 1  # rows, side by side, for each text; the first of them becomes the text
 

@@ -9,14 +9,16 @@ B batch · T positions of the longest text in it · V vocabulary
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from diffcontrol.allowed import Rules
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.likelihood import LeftToRight
+from diffcontrol.training import sizes
 
 
 class Recurrent(nn.Module):
@@ -42,6 +44,8 @@ class Recurrent(nn.Module):
 
 class LstmLM(LeftToRight):
     """The language model of a `Recurrent` network."""
+
+    allowed: ClassVar[Rules] = {"model": sizes("width", "depth", "dropout")}
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip

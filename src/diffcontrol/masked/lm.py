@@ -14,12 +14,13 @@ B batch · L positions · D embedding width · V vocabulary; the mask is the wor
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffcontrol.allowed import Rules
 from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import IMPOSSIBLE, Prediction
@@ -29,7 +30,7 @@ from diffcontrol.diffusion.schedule import stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, rand
 from diffcontrol.text import PAD
-from diffcontrol.training import Trainable
+from diffcontrol.training import Trainable, sizes
 
 
 class MaskedLM(Trainable):
@@ -41,15 +42,17 @@ class MaskedLM(Trainable):
 
     low = 1e-3  # the least time of training, as the weight 1/t has no bound (released sampling_eps)
 
+    allowed: ClassVar[Rules] = {"model": sizes("embedding", "width", "depth", "heads", "dropout", "kernel")}
+
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any], window: int = 0,
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
-        sizes = dict(model)
-        D, words = sizes.pop("embedding"), len(data.vocabulary)
+        inner = dict(model)
+        D, words = inner.pop("embedding"), len(data.vocabulary)
         self.embedding = nn.Embedding(words + 1, D)
-        self.transformer = Transformer(D, positions=data.length, **sizes)
-        self.readout = Words(sizes["width"], words)
-        self.width, self.length, self.window, self.mask = sizes["width"], data.length, window, words
+        self.transformer = Transformer(D, positions=data.length, **inner)
+        self.readout = Words(inner["width"], words)
+        self.width, self.length, self.window, self.mask = inner["width"], data.length, window, words
         self.inputs = words + 1
         self.token_evaluations = 0
 

@@ -8,11 +8,12 @@ B batch · L positions · D embedding width
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from diffcontrol.allowed import BY_TASK, Rules
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.conditional import ConditionalLM, classifier_free
 from diffcontrol.diffusion.decoding import Decoding
@@ -35,6 +36,8 @@ class Conditional(Method):
     obey more and vary less. lengths: how long a text is where no target says it. END is fixed there, and where a target
     says the length, as in guided diffusion; without it the models decide all lengths.
     """
+
+    allowed: ClassVar[Rules] = {"strength": BY_TASK}
 
     def __init__(self, lms: Mapping[str, ConditionalLM], sampler: Sampler, decoding: Decoding,
                  strength: Mapping[str, float], scale: float = 1.0, lengths: TrainingLengths | None = None,

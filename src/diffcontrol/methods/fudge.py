@@ -12,12 +12,14 @@ R rows still being written · C candidates · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import LogitsProcessor
 
+from diffcontrol.allowed import BY_TASK, Rules
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor, verdicts
 from diffcontrol.autoregressive.reading import Reading
@@ -104,6 +106,8 @@ class Fudge(Method):
     `strength` is λ by task, `default` that of tasks which it does not name; `scale` multiplies all of them.
     `temperature` divides the sum of both terms, which words are sampled from.
     """
+
+    allowed: ClassVar[Rules] = {"strength": BY_TASK}
 
     def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], strength: Mapping[str, float],
                  pre_top_k: int = 200, post_top_k: int = 10, chunk: int = 50, seed: int = 0,

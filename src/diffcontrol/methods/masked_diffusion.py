@@ -8,10 +8,12 @@ B batch · L positions
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.allowed import BY_TASK, Rules
 from diffcontrol.draws import Draws
 from diffcontrol.lengths import TrainingLengths
 from diffcontrol.masked.guidance import MaskedGuidance, Questions, Unguided
@@ -26,6 +28,8 @@ from diffcontrol.task import Request
 
 class MaskedDiffusion(Steered):
     """Writes with `lm`, guided by what `steering` makes of each task. Words fixed at their places are never masked."""
+
+    allowed: ClassVar[Rules] = {"strength": BY_TASK}
 
     def __init__(self, lm: MaskedLM, sampler: Ancestral, guidance: MaskedGuidance, steering: Mapping[str, Steering],
                  strength: Mapping[str, float], scale: float = 1.0, lengths: TrainingLengths | None = None,

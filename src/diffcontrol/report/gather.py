@@ -73,7 +73,8 @@ def load(folder: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
             runs.append((path, results))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             problems.append(f"skipped {path.parent}: {broken.name} is not complete ({type(error).__name__}: {error})")
-    for path in sorted(folder.rglob(REFUSED)):
+    done = {path.parent for path in files}
+    for path in sorted(path for path in folder.rglob(REFUSED) if path.parent not in done):
         problems.append(f"{path.parent} was refused: {path.read_text(encoding='utf-8', errors='replace').strip()}")
     return runs, problems
 

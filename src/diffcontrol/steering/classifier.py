@@ -6,11 +6,12 @@ B batch · L positions · D embedding width · H hidden width
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from diffcontrol.allowed import Allowed, Rules
 from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.denoiser import Prediction
@@ -19,7 +20,7 @@ from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.refused import Refused
 from diffcontrol.steering.base import ByTask, Control, Look
 from diffcontrol.task import ControlTask, Target
-from diffcontrol.training import Trainable
+from diffcontrol.training import Trainable, shared_out
 
 
 class NoisyLM(Protocol):
@@ -119,8 +120,14 @@ class NoisyEncoder(NetworkEncoder):
         return look.x_t
 
 
+ENCODER = Allowed("an encoder, of a width that is a multiple of its heads",
+                  lambda value: isinstance(value, Mapping) and shared_out(value))  # fmt: skip
+
+
 class ControlClassifier(Trainable, ByTask):
     """log p(target | x_t): trained on annotated texts at all the times that are sampled, the LM frozen."""
+
+    allowed: ClassVar[Rules] = {"encoder": ENCODER}
 
     def __init__(self, task: ControlTask, lm: NoisyLM, encoder: Encoder, data: Corpus, optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
