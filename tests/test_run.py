@@ -233,6 +233,14 @@ def test_a_frontier_that_stopped_writes_nothing_twice(first, here, monkeypatch):
     assert results(folder)["methods"]["fudge"]["success"] == before
 
 
+def test_a_logger_without_its_package_is_refused_before_anything_is_trained(tmp_path, here, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", False)
+    with pytest.raises(SystemExit) as end:
+        here(tmp_path, "logger=wandb", "method=[fudge]")
+    assert "logger=wandb: its package is not installed" in str(end.value.code)
+    assert not list((tmp_path / "store").rglob("*"))
+
+
 def test_a_frontier_looks_at_its_comparison_before_the_sweep(tmp_path, here):
     with pytest.raises(SystemExit) as end:
         here(tmp_path, "run=diffcontrol.frontier.run", DEV, "method=[fudge]", "targets.from=[[food,Nosuch]]")

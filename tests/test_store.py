@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
 
 from diffcontrol import hardware, speed
@@ -215,6 +216,22 @@ def test_a_logger_is_asked_for_by_the_models_name(tmp_path):
     own = Store(tmp_path, trainer=TRAINER, logger=lambda name: asked.append(name))
     own.fit(child())
     assert asked == own.trained == [own.address(toy()), own.address(child())]
+
+
+class Ended(CSVLogger):
+    """Notes how it was ended."""
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.__dict__.setdefault("ends", []).append(status)
+
+
+def test_a_training_that_is_refused_ends_its_loggers(tmp_path):
+    """A sweep goes on in the same process: its next run is not to log into this one's."""
+    own, Faults.nan = Ended(str(tmp_path / "logs")), 0
+    with pytest.raises(Refused, match="the loss is nan"):
+        Store(tmp_path, trainer=TRAINER, logger=lambda name: [own]).fit(toy())
+    assert own.ends[-1] == "success"  # by us: what Lightning says of a failure leaves a run of W&B open
 
 
 def test_a_progress_bar_is_a_choice(tmp_path, capfd):
