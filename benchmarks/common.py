@@ -31,7 +31,7 @@ from diffcontrol import resolvers  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import evaluate  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
-from diffcontrol.preparing import NOISE, Prepared, resolved  # noqa: E402
+from diffcontrol.preparing import NOISE, Prepared, asked_from, resolved  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.report.layout import overall  # noqa: E402
 from diffcontrol.requests import choose  # noqa: E402
@@ -127,8 +127,7 @@ class Untrained(Store):
 def untrained(store: Untrained, cfg: Mapping[str, Any], name: str, targets: int) -> tuple[Method, list[Request]]:
     """A method of the resolved config with random weights, and requests for it."""
     tasks = {task: store.build(node) for task, node in cfg["task"].items()}
-    annotated = store.build(cfg["targets"].get("data", cfg["data"]))
-    requests = choose(tasks, annotated, "heldout", targets, cfg["targets"]["seed"], "error")
+    requests = choose(tasks, asked_from(cfg, store), "heldout", targets, cfg["targets"]["seed"], "error")
     Method.check_node(cfg["method"][name], tasks, store.build(cfg["data"]))
     return store.build(cfg["method"][name]), requests
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from operator import index
 from os import PathLike
 from typing import Any
 
@@ -20,9 +19,10 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from diffcontrol import places, resolvers
+from diffcontrol.allowed import whole
 from diffcontrol.evaluation import succeeded
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, prepare, resolved, store_of
+from diffcontrol.preparing import Prepared, asked_from, prepare, resolved, store_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
 from diffcontrol.report.texts import pieces
@@ -98,7 +98,8 @@ class Model:
             Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the
                 method is not applicable to the tasks.
         """
-        n = _count(n, "generate(n={}): n is the number of texts, 1 or more")
+        if not whole(1).test(n := _plain(n)):
+            raise Refused(f"generate(n={n!r}): n is the number of texts, 1 or more")
         ready = self._prepared(targets, seed, perplexity)
         (texts,) = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
         return _results(texts, ready)
@@ -114,7 +115,8 @@ class Model:
         Raises:
             Refused: as `generate` does; or the method does not denoise, or there is no such method.
         """
-        steps = _count(steps, "denoise(steps={}): steps is the number of steps to return, 1 or more")
+        if not whole(1).test(steps := _plain(steps)):
+            raise Refused(f"denoise(steps={steps!r}): steps is the number of steps to return, 1 or more")
         ready = self._prepared(targets, seed, perplexity=False)
         name = method or self.methods[-1]
         if name not in ready.methods:
@@ -139,7 +141,7 @@ class Model:
             Refused: there is no such task, or the data know nothing of what it asks for.
         """
         cfg = self._configured((task,), None)
-        found, corpus = self.store.build(cfg["task"][task]), self.store.build(cfg["targets"].get("data", cfg["data"]))
+        found, corpus = self.store.build(cfg["task"][task]), asked_from(cfg, self.store)
         count: Counter[str] = Counter()
         for example in corpus.splits["dev"]:
             count.update({json.dumps(target) for target in found.targets(found.annotate(example))})
@@ -194,21 +196,6 @@ class Model:
         cfg.pop("logger", None)  # it writes into the folder of a run, and here is none
         cfg.paths.update(self.paths)
         return cfg
-
-
-def _count(value: Any, said: str) -> int:
-    """A whole number from 1, as Python's int.
-
-    Raises:
-        Refused: it is none; the sentence is `said` of it.
-    """
-    try:
-        found = index(value)
-    except TypeError:
-        found = 0
-    if found < 1 or isinstance(value, bool):
-        raise Refused(said.format(repr(value)))
-    return found
 
 
 def _plain(value: Any) -> Any:

@@ -105,7 +105,7 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
         raise Refused(f"{name}: optim.batch_size={own.batch_size} is less than a text for each of {world} processes")
     done = checkpoints.steps_done(checkpoint, module, name)
     conditions = _conditions(module, draft, name, options, own.steps - done, device)
-    run_loggers = logger(name) if logger else None
+    run_loggers = (logger(name) if logger else None) or []
     mean = averaging(own.ema) if own.ema else None
     bar = Bar(name) if options.get("enable_progress_bar", True) else None
     callbacks = [each for each in (checkpoints.Saves(draft), bar, mean) if each]
@@ -126,13 +126,11 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
             kill(signal.SIGTERM)  # the processes of the other devices
         raise stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT) from None
     except Refused:  # a sweep goes on in this process, and its next run is not to log into this one's
-        for each in run_loggers or ():
-            close(each)
+        close(*run_loggers)
         raise
     finally:
         speed.compiled(networks, False)  # writing is not training, and is to be the same for a model that was loaded
-    for each in run_loggers or ():
-        close(each)
+    close(*run_loggers)
     if mean:  # Lightning leaves this out where the checkpoint is of the last step
         mean.on_train_end(trainer, module)
     return conditions

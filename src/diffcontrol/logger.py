@@ -109,12 +109,13 @@ def headline(results: Mapping) -> dict[str, float]:
     }
 
 
-def close(logger: Any) -> None:
-    """Writes out and ends the logger's run: W&B has one run a process, which the next logger would else go on with."""
-    logger.save()
-    logger.finalize("success")
-    if callable(finish := getattr(logger.experiment, "finish", None)):
-        finish()
+def close(*loggers: Any) -> None:
+    """Writes out and ends the loggers' runs: W&B has one run a process, which the next logger would else go on with."""
+    for logger in loggers:
+        logger.save()
+        logger.finalize("success")
+        if callable(finish := getattr(logger.experiment, "finish", None)):
+            finish()
 
 
 def flatten(methods: Mapping) -> dict[str, float]:

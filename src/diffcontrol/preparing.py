@@ -94,7 +94,7 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     corpus = store.build(cfg["data"])
     _ = corpus.vocabulary  # which a data set may refuse to make
     # A treebank trains its parser once its annotations are asked for; then the methods are looked at first.
-    late = store.build(cfg["targets"].get("data", cfg["data"])).made_by_store
+    late = asked_from(cfg, store).made_by_store
     requests = [] if late else requests_of(cfg, store, tasks)
     methods = applicable(cfg["method"], tasks, corpus, cfg["on_unsupported"])
     requests = requests_of(cfg, store, tasks) if late else requests
@@ -103,14 +103,18 @@ def prepare(cfg: dict[str, Any], store: Store | None = None) -> Prepared:
     return Prepared(store, tasks, corpus, requests, judges, methods)
 
 
+def asked_from(cfg: Mapping[str, Any], store: Store) -> Corpus:
+    """The texts whose annotations are asked for: those of `targets.data`, or the data's own."""
+    return store.build(cfg["targets"].get("data", cfg["data"]))
+
+
 def requests_of(cfg: Mapping[str, Any], store: Store, tasks: Mapping[str, ControlTask]) -> list[Request]:
     """What `targets` of a config asks for.
 
     Raises:
         Refused: a target is invalid, or there is none.
     """
-    wanted = cfg["targets"]
-    corpus = store.build(wanted.get("data", cfg["data"]))
+    wanted, corpus = cfg["targets"], asked_from(cfg, store)
     if isinstance(wanted["from"], str) and wanted["from"] in SPLIT_OF:
         offers.check(tasks, corpus, SPLIT_OF[wanted["from"]])
     return choose(tasks, corpus, wanted["from"], wanted["n"], wanted["seed"], wanted["on_invalid"])

@@ -112,15 +112,13 @@ class Written:
         Raises:
             Refused: the first one says that the others were written by or for something else.
         """
-        head, lines = None, list(whole_lines(file))
-        if lines:
-            head, *lines = lines
-        if lines and head != self._head:
+        lines = list(whole_lines(file))
+        if len(lines) > 1 and lines[0] != self._head:
             raise Refused(
                 f"{file}: these texts were written with other settings, models or targets; set another hydra.run.dir, "
                 f"or remove the folder {file.parent}"
             )
-        return lines
+        return lines[1:]
 
 
 @contextmanager

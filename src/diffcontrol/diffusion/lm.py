@@ -16,7 +16,7 @@ from diffcontrol.diffusion.schedule import NoiseSchedule, stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, randn_like
 from diffcontrol.text import PAD
-from diffcontrol.training import Trainable, sizes
+from diffcontrol.training import SIZES, Trainable, sizes
 
 
 class DiffusionLM(Trainable):
@@ -29,7 +29,7 @@ class DiffusionLM(Trainable):
 
     log_frequency: Tensor  # of the words in the training texts, [V]
 
-    allowed: ClassVar[Rules] = {"model": sizes("embedding", "width", "depth", "heads", "dropout", "kernel")}
+    allowed: ClassVar[Rules] = {"model": sizes(*SIZES)}
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], objective: Objective, schedule: NoiseSchedule,
                  optim: Mapping[str, Any], window: int = 0, model_seed: int = 0, version: int = 1):  # fmt: skip

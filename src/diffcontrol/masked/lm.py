@@ -30,7 +30,7 @@ from diffcontrol.diffusion.schedule import stratified
 from diffcontrol.diffusion.transformer import Transformer
 from diffcontrol.shares import drawn, rand
 from diffcontrol.text import PAD
-from diffcontrol.training import Trainable, sizes
+from diffcontrol.training import SIZES, Trainable, sizes
 
 
 class MaskedLM(Trainable):
@@ -42,7 +42,7 @@ class MaskedLM(Trainable):
 
     low = 1e-3  # the least time of training, as the weight 1/t has no bound (released sampling_eps)
 
-    allowed: ClassVar[Rules] = {"model": sizes("embedding", "width", "depth", "heads", "dropout", "kernel")}
+    allowed: ClassVar[Rules] = {"model": sizes(*SIZES)}
 
     def __init__(self, data: Corpus, model: Mapping[str, Any], optim: Mapping[str, Any], window: int = 0,
                  model_seed: int = 0, version: int = 1):  # fmt: skip
