@@ -22,6 +22,7 @@ from diffcontrol.refused import Refused
 from diffcontrol.report import gather, layout, matrix, published, tables
 from diffcontrol.report.__main__ import main
 from diffcontrol.report.plot import points
+from diffcontrol.report.rows import pooled
 
 ROOT = Path(__file__).parents[1]
 STRENGTHS = {"unguided": 0.13, "fudge": 0.931, "guided_diffusion": 0.973, "gold": 0.98}
@@ -276,10 +277,10 @@ def test_over_seeds_the_samples_of_a_target_are_resampled_together(tmp_path):
     rows, notes = gather.gather(gather.load(tmp_path)[0])
     (fudge,) = [row for row in rows if row.method == "fudge"]
     means = [sum(a + b) / 4 for a, b in zip(one, other, strict=True)]
-    assert gather.pooled(fudge, "strict") == interval.measure(means, interval.SHARE)
-    assert gather.pooled(fudge, "perplexity") == interval.perplexity([1, 2, 3, 4])
-    assert gather.pooled(fudge, "length")["mean"] == 2.5
-    assert gather.pooled(fudge, "self_bleu") is None  # no mean over samples: the range of the runs is shown
+    assert pooled(fudge, "strict") == interval.measure(means, interval.SHARE)
+    assert pooled(fudge, "perplexity") == interval.perplexity([1, 2, 3, 4])
+    assert pooled(fudge, "length")["mean"] == 2.5
+    assert pooled(fudge, "self_bleu") is None  # no mean over samples: the range of the runs is shown
     assert "| fudge | 2 | 56.2 [" in tables.markdown(rows, notes)
     assert "restaurants" in tables.markdown(rows, notes)
 
@@ -293,7 +294,7 @@ def test_trainings_are_pooled_and_their_spread_is_said(tmp_path, name):
     rows, notes = gather.gather(gather.load(tmp_path)[0])
     assert len(rows) == len(STRENGTHS)
     (fudge,) = [row for row in rows if row.method == "fudge"]
-    assert gather.pooled(fudge, "strict") == interval.measure([1, 0.5, 0, 1], interval.SHARE)
+    assert pooled(fudge, "strict") == interval.measure([1, 0.5, 0, 1], interval.SHARE)
     assert "fudge on semantic_content, 2 trainings: strict % 93.1 to 95.1." in notes
     assert not [note for note in notes if "different trained models" in note]
     assert "| trainings × seeds |" in tables.markdown(rows, notes)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from diffcontrol.report import gather
 from diffcontrol.report.layout import asked
+from diffcontrol.report.rows import measures_of, setting_of, trained_as
 
 
 def frame(folder: str | Path) -> pd.DataFrame:
@@ -38,15 +39,15 @@ def _line(path: Path, results: Mapping, method: str, task: str) -> dict[str, Any
         "task": task,
         "method": method,
         "seed": results["seed"],
-        "model_seed": gather.trained_as(results),
+        "model_seed": trained_as(results),
         "experiment": (results.get("settings") or {}).get("experiment"),
         "commit": results["commit"],
         "targets": results["targets"]["from"],
         "n": results["targets"]["n"],
         "num_samples": results["num_samples"],
-        **gather.setting_of(results, method),
+        **setting_of(results, method),
     }
-    for name, value in gather.measures_of(results["methods"][method], task).items():
+    for name, value in measures_of(results["methods"][method], task).items():
         if isinstance(value, Mapping):
             line[name] = value["mean"]
             if value["n"] > 1:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from diffcontrol.report.gather import Row, mean
 from diffcontrol.report.grid import Cell, Grid, markdown_table, number
+from diffcontrol.report.rows import Row, mean
 
 CAPTION = "Strict success in %, of all tasks at once where there are several, and perplexity; means over runs."
 GRAMMATICAL = "g: share of texts that the data's grammar can write, in %."

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from diffcontrol.report import matrix, tables, texts
-from diffcontrol.report.gather import Row
 from diffcontrol.report.layout import caption, columns, notes, published_rows, rows
+from diffcontrol.report.rows import Row
 from diffcontrol.report.texts import Sample
 
 FILES = ("results.json", "samples.jsonl", "table.md", "config.yaml", "tradeoff.png")

@@ -9,9 +9,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from diffcontrol.report import published, tuning
-from diffcontrol.report.gather import SHOWN_OF_RUNS, Row, mean_of, pooled
 from diffcontrol.report.grid import MISSING, Cell, Grid, cell, markdown_table, number
 from diffcontrol.report.layout import WHERE_MEASURED
+from diffcontrol.report.rows import SHOWN_OF_RUNS, Row, mean_of, pooled
 
 PAPER = ("paper, E2E: control %", "paper, E2E: lm")
 

@@ -9,8 +9,8 @@ weaker. It is the same for every method.
 import re
 from collections.abc import Sequence
 
-from diffcontrol.report.gather import Row, mean, natural
 from diffcontrol.report.layout import REPEATS
+from diffcontrol.report.rows import Row, mean, natural
 
 EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
 SCALE = "strength.scale"
