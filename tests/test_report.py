@@ -590,11 +590,17 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
         assert [dict(zip(table["columns"], line, strict=True)) for line in table["data"]] == lines
 
 
-def tuned(scale: float, strict: float, perplexity: float, entropy: float | None = None) -> dict:
-    """A run of experiment=tune: fudge at one strength, the unguided row at perplexity 10, and 5 bits if it has any."""
+def tuned(scale: float, strict: float, perplexity: float, entropy: float | None = None,
+          gold: float | None = None) -> dict:  # fmt: skip
+    """A run of experiment=tune: fudge at one strength, the unguided row at perplexity 10, and 5 bits if it has any; the
+    gold row if its perplexity is given."""
     results = made_up(settings={"experiment": "tune"})
-    results["methods"] = {name: results["methods"][name] for name in ("unguided", "fudge")}
+    results["methods"] = {name: results["methods"][name] for name in ("gold", "unguided", "fudge")}
     results["methods"]["unguided"]["fluency"]["perplexity"] = measure(10.0, 0.5)
+    if gold:
+        results["methods"]["gold"]["fluency"]["perplexity"] = measure(gold, 0.5)
+    else:
+        del results["methods"]["gold"]
     fudge = results["methods"]["fudge"]
     fudge["success"]["semantic_content"]["strict"] = measure(strict)
     fudge["fluency"] = {"perplexity": measure(perplexity, 0.5), "nll": measure(perplexity / 10)}
@@ -612,6 +618,8 @@ def tuned(scale: float, strict: float, perplexity: float, entropy: float | None 
     ([(0.3, 0.9, 9.0, 5.2), (1, 0.9, 8.0, 4.9), (3, 0.9, 5.0, 4.8)], "strength.scale=1 (90.0 % at 8.00"),  # 3 repeats
     ([(0.3, 0.9, 9.0, 4.5), (1, 0.9, 8.0, 4.4)], "strength.scale=0.3 (90.0 % at 9.00"),  # both do, the second more
     ([(0.3, 0.9, 9.0, 5.0), (1, 1.0, 8.0, 4.0)], "strength.scale=1 (100.0 % at 8.00"),  # success counts first
+    ([(0.3, 0.5, 6.0), (1, 0.9, 13.0, None, 11.0)], "strength.scale=1 (90.0 % at 13.00, 1.18 × gold's"),
+    ([(0.3, 0.5, 6.0), (1, 0.9, 13.0, None, 9.0)], "strength.scale=0.3 (50.0 % at 6.00, 0.60 × the unguided"),
     ([(0.3, 0.5, 13.0), (1, 0.9, 14.0)], "no strength stays within 1.2 × the unguided perplexity (10.00)"),
 ])  # fmt: skip
 def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs, said):

@@ -1,7 +1,8 @@
 """The rule by which strengths are tuned, applied to the runs of `experiment=tune`.
 
-The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row. Of equally
-successful ones that with the lowest perplexity which does not repeat itself, that is, whose word entropy is at least
+The highest strict success among the strengths whose perplexity is at most 1.2 × that of the unguided row, or of gold
+where that is higher, as targets may ask for texts that are harder to predict than free ones. Of equally successful
+strengths that with the lowest perplexity which does not repeat itself, that is, whose word entropy is at least
 `REPEATS` × that of the unguided row; where all are below, that with the highest entropy. If these are equal, too, the
 weaker. It is the same for every method.
 """
@@ -14,7 +15,7 @@ from diffcontrol.report.rows import Row, mean, natural
 
 EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
 SCALE = "strength.scale"
-WITHIN = 1.2  # × the unguided perplexity
+WITHIN = 1.2  # × the perplexity of the unguided row or of gold
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -25,12 +26,16 @@ def notes(rows: Sequence[Row]) -> list[str]:
     for row in tuned:
         if row.method not in ("gold", "unguided") and SCALE in row.setting:
             swept.setdefault((row.title, row.tasks, row.method), []).append(row)
-    return [_note(own, _free(tuned, own[0])) for own in swept.values() if len(own) > 1]
+    return [
+        _note(own, _beside(tuned, own[0], "unguided"), _beside(tuned, own[0], "gold"))
+        for own in swept.values()
+        if len(own) > 1
+    ]
 
 
-def _free(rows: Sequence[Row], like: Row) -> Row | None:
-    """The unguided row beside this one."""
-    beside = [row for row in rows if (row.title, row.tasks, row.method) == (like.title, like.tasks, "unguided")]
+def _beside(rows: Sequence[Row], like: Row, method: str) -> Row | None:
+    """The row of this method beside another one."""
+    beside = [row for row in rows if (row.title, row.tasks, row.method) == (like.title, like.tasks, method)]
     return beside[0] if beside else None
 
 
@@ -41,19 +46,21 @@ def _varied(row: Row, unguided: Row) -> float:
     return min(entropy / free, REPEATS) if entropy and free else REPEATS
 
 
-def _note(rows: Sequence[Row], unguided: Row | None) -> str:
+def _note(rows: Sequence[Row], unguided: Row | None, gold: Row | None) -> str:
     where = f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}"
     free = mean(unguided, "perplexity") if unguided else None
     if unguided is None or free is None:
         return f"{where}: there is no unguided row to compare perplexities with."
+    of_gold = mean(gold, "perplexity") if gold else None
+    level, whose = (of_gold, "gold's") if of_gold is not None and of_gold > free else (free, "the unguided")
     known = [(row, mean(row, "strict"), mean(row, "perplexity")) for row in rows]
     within = [
         (strict, _varied(row, unguided), -perplexity, -natural(row.setting[SCALE])[0], row)
         for row, strict, perplexity in known
-        if strict is not None and perplexity is not None and perplexity <= WITHIN * free
+        if strict is not None and perplexity is not None and perplexity <= WITHIN * level
     ]
     if not within:
-        return f"{where}: no strength stays within {WITHIN} × the unguided perplexity ({free:.2f})."
+        return f"{where}: no strength stays within {WITHIN} × {whose} perplexity ({level:.2f})."
     strict, _, fluency, _, best = max(within, key=lambda found: found[:4])
-    beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / free:.2f} × the unguided perplexity"
+    beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / level:.2f} × {whose} perplexity"
     return f"{where}: {SCALE}={best.setting[SCALE]} ({beside})."
