@@ -209,6 +209,7 @@ def test_nothing_of_a_training_is_left_but_the_model(tmp_path):
     assert list((tmp_path / ".drafts").iterdir()) == []
     said = json.loads((folder / "provenance.json").read_text())
     assert said["seconds"] >= 0 and said["commit"] and said["versions"]["torch"].startswith(torch.__version__[:3])
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1  # whoever may read the recipe may read weights
 
 
 def test_a_logger_is_asked_for_by_the_models_name(tmp_path):
@@ -454,8 +455,8 @@ def test_a_run_killed_after_its_last_step_is_finished(tmp_path, monkeypatch, ema
     def full(*_):
         raise OSError("no space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
-        patch.setattr(weights, "save_file", full)
+    with monkeypatch.context() as patch, pytest.raises(Refused, match="no space"):
+        patch.setattr(weights, "write", full)
         store(tmp_path / "killed").fit(toy(ema=ema))
     resumed = store(tmp_path / "killed").fit(toy(ema=ema))
     assert resumed.seen == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from diffcontrol.drafts import read_json, write_json
 from diffcontrol.refused import Refused
@@ -172,7 +172,7 @@ def _copy(each: Entry, target: Path, half: bool) -> None:
         shutil.copyfile(file, draft / file.name)
     stored = draft / weights.FILE
     if half and stored.exists():
-        save_file({name: halved(weight) for name, weight in load_file(stored).items()}, stored)
+        weights.write({name: halved(weight) for name, weight in load_file(stored).items()}, stored)
         said = read_json(draft / PROVENANCE)
         said["sha256"] = said.get("sha256", {}) | {weights.FILE: sha256(stored)}
         write_json(draft / PROVENANCE, said | {"half": True})

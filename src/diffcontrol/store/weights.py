@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as in_bytes
 
 from diffcontrol.recipe import is_recipe
 from diffcontrol.refused import Refused
@@ -40,9 +41,19 @@ def save(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
             f"{folder.name}: its weights are not finite numbers at step {steps}; set a lower optim.lr (it is {lr})"
         )
     try:
-        save_file(own, folder / FILE)
-    except SafetensorError as error:  # the disk is full, for one
+        write(own, folder / FILE)
+    except OSError as error:  # the disk is full, for one
         raise Refused(f"{folder / FILE} cannot be written ({error}); the same command goes on from here") from error
+
+
+def write(weights: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Writes weights so that whoever may read the store's other files may read them: safetensors' `save_file` leaves
+    files that nobody but their owner reads.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    file.write_bytes(in_bytes(dict(weights)))
 
 
 def load(module: Trainable, folder: Path, recipe: Mapping[str, Any]) -> None:
