@@ -16,6 +16,7 @@ BRIEF = {  # what makes each of them short
     "ablations": ["targets.n=2", "budget=quick", "+benchmark={rows: [as configured, no convolutions, tilt]}"],
     "budgets": ["targets.n=2", "+benchmark={budgets: [quick, default], models: [diffusion, causal]}"],
     "likelihood": ["+benchmark={texts: 3, draws: 2}"],
+    "reading": ["+benchmark={texts: 3, times: [0, 1]}"],
     "sampling": ["method=[guided_diffusion,paper]", "targets.n=2", "method.paper.sampler.steps=4"],
     "scaling": ["+benchmark={targets: [2], samples: [1, 3], positions: [12], width: [16]}"],
     "step": ["targets.n=2", "sampler.steps=2", "+benchmark={guidances: [unguided, conditioning]}"],
@@ -49,6 +50,11 @@ def test_a_mistyped_setting_is_refused(run):
         run("training", "+benchmark={stpes: 6}")
 
 
+def test_a_task_without_a_classifier_is_refused(run):
+    with pytest.raises(SystemExit, match=r"reading: task=length: its control is no classifier but \w+; choose"):
+        run("reading", "task=length", "+benchmark={texts: 3}")
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else [])
                                   for name in BENCHMARKS])  # fmt: skip
 def test_it_writes_its_numbers_with_their_conditions_and_a_figure(name, run):
@@ -71,6 +77,14 @@ def likelihood(rows):
     for row in rows:
         if row["model"].startswith("diffusion"):
             assert row["reconstruction"] + row["diffusion"] + row["prior"] == pytest.approx(row["nats"])
+
+
+def reading(rows):
+    assert [(row["task"], row["split"], row["n"]) for row in rows] == [
+        ("semantic_content", split, 3) for split in ("train", "train", "dev", "dev")
+    ]  # fmt: skip
+    assert all(row["low"] <= row["nats"] <= row["high"] for row in rows)
+    assert all(0 < first["time"] < second["time"] == 1 for first, second in (rows[:2], rows[2:]))  # 0 is not sampled
 
 
 def sampling(rows):
@@ -126,7 +140,7 @@ def training(rows):
     assert all(row["tokens_per_second"] > 0 and 0 < row["utilisation"] < 100 for row in rows)
 
 
-ALL = (ablations, budgets, likelihood, sampling, scaling, step, steps_by_strength, training)
+ALL = (ablations, budgets, likelihood, reading, sampling, scaling, step, steps_by_strength, training)
 CHECKS = {check.__name__: check for check in ALL}
 
 
