@@ -42,6 +42,23 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(monkeypatch, arg
         main()
 
 
+@pytest.mark.parametrize("group", ["guidance", "task", "experiment"])
+def test_a_group_that_is_set_to_null_is_one_sentence(monkeypatch, group):
+    monkeypatch.setattr(sys, "argv", ["run.py", f"{group}=null"])
+    with pytest.raises(SystemExit, match=rf"{group}=null: {group} is a group, .* needed: .*{options(group)[-1]}"):
+        main()
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "paths.outputs"])
+@pytest.mark.parametrize("below", ["", "/run"])
+def test_a_file_in_the_place_of_a_folder_is_one_sentence(monkeypatch, tmp_path, key, below):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["run.py", f"{key}={tmp_path}/file{below}"])
+    with pytest.raises(SystemExit, match=rf"{key}=\S+: a folder is needed, but \S+/file is a file"):
+        main()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_refused_run_leaves_no_folder(run, tmp_path):
     with pytest.raises(SystemExit, match="food has no value 'Nosuch'"):
         run("targets.from=[[food,Nosuch]]")

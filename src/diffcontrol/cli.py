@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -32,16 +33,14 @@ PLUGINS = {  # what chooses a plugin of Hydra's on the command line → its pack
     "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "submitit"),
     "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "submitit"),
 }
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "paths.outputs")  # settings that name one
 DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
 
 
 def main() -> None:
     """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
     if sys.argv[1:2] != [DEMO]:
-        for argument in filter(PLUGINS.get, sys.argv[1:]):
-            package, extra = PLUGINS[argument]
-            if not installed(package):  # Hydra would only say what it did not find
-                raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{extra}]'")
+        check(sys.argv[1:])
         run()
         return
     from diffcontrol.demo import main as demo  # late, as it imports PyTorch
@@ -50,6 +49,29 @@ def main() -> None:
         demo(sys.argv[2:])
     except Refused as error:
         raise SystemExit(f"diffcontrol: {error}") from None
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Says in a sentence what Hydra would answer with a traceback, or with what it did not find.
+
+    Raises:
+        SystemExit: a plugin is not installed, a group is set to null, or a file stands where a folder is to be made.
+    """
+    for argument in filter(PLUGINS.get, arguments):
+        package, extra = PLUGINS[argument]
+        if not installed(package):
+            raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{extra}]'")
+    for key, _, value in (argument.partition("=") for argument in arguments):
+        if value == "null" and (places.conf() / key).is_dir():
+            options = ", ".join(sorted(path.stem for path in (places.conf() / key).glob("*.yaml")))
+            raise SystemExit(
+                f"diffcontrol: {key}=null: {key} is a group, and one of its options is needed: {options}; "
+                "leave it out for the default"
+            )
+        if key in FOLDERS and "$" not in value:
+            there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
+            if not there.is_dir():
+                raise SystemExit(f"diffcontrol: {key}={value}: a folder is needed, but {there} is a file")
 
 
 def installed(plugin: str) -> bool:
