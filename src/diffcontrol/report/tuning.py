@@ -5,6 +5,8 @@ where that is higher, as targets may ask for texts that are harder to predict th
 strengths that with the lowest perplexity which does not repeat itself, that is, whose word entropy is at least
 `REPEATS` × that of the unguided row; where all are below, that with the highest entropy. If these are equal, too, the
 weaker. It is the same for every method.
+
+What is swept is `strength.scale`, or else one strength alone: that of one of several tasks, say.
 """
 
 import re
@@ -14,7 +16,7 @@ from diffcontrol.report.layout import REPEATS
 from diffcontrol.report.rows import Row, mean, natural
 
 EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
-SCALE = "strength.scale"
+STRENGTH, SCALE = "strength.", "strength.scale"
 WITHIN = 1.2  # × the perplexity of the unguided row or of gold
 
 
@@ -24,13 +26,21 @@ def notes(rows: Sequence[Row]) -> list[str]:
     tuned = [row for row in runs if row.task == ("all" if row.tasks[1:] else row.tasks[0])]
     swept: dict[tuple[str, tuple[str, ...], str], list[Row]] = {}
     for row in tuned:
-        if row.method not in ("gold", "unguided") and SCALE in row.setting:
+        if row.method not in ("gold", "unguided"):
             swept.setdefault((row.title, row.tasks, row.method), []).append(row)
     return [
-        _note(own, _beside(tuned, own[0], "unguided"), _beside(tuned, own[0], "gold"))
+        _note(own, name, _beside(tuned, own[0], "unguided"), _beside(tuned, own[0], "gold"))
         for own in swept.values()
-        if len(own) > 1
+        if (name := _swept(own))
     ]
+
+
+def _swept(rows: Sequence[Row]) -> str:
+    """The strength in which these rows differ; empty if they differ in none, or in several none of which is the scale
+    of all."""
+    names = [name for name in rows[0].setting if name.startswith(STRENGTH) and all(name in row.setting for row in rows)]
+    differing = [name for name in names if len({row.setting[name] for row in rows}) > 1]
+    return SCALE if SCALE in differing else differing[0] if len(differing) == 1 else ""
 
 
 def _beside(rows: Sequence[Row], like: Row, method: str) -> Row | None:
@@ -46,7 +56,7 @@ def _varied(row: Row, unguided: Row) -> float:
     return min(entropy / free, REPEATS) if entropy and free else REPEATS
 
 
-def _note(rows: Sequence[Row], unguided: Row | None, gold: Row | None) -> str:
+def _note(rows: Sequence[Row], name: str, unguided: Row | None, gold: Row | None) -> str:
     where = f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}"
     free = mean(unguided, "perplexity") if unguided else None
     if unguided is None or free is None:
@@ -55,7 +65,7 @@ def _note(rows: Sequence[Row], unguided: Row | None, gold: Row | None) -> str:
     level, whose = (of_gold, "gold's") if of_gold is not None and of_gold > free else (free, "the unguided")
     known = [(row, mean(row, "strict"), mean(row, "perplexity")) for row in rows]
     within = [
-        (strict, _varied(row, unguided), -perplexity, -natural(row.setting[SCALE])[0], row)
+        (strict, _varied(row, unguided), -perplexity, -natural(row.setting[name])[0], row)
         for row, strict, perplexity in known
         if strict is not None and perplexity is not None and perplexity <= WITHIN * level
     ]
@@ -63,4 +73,4 @@ def _note(rows: Sequence[Row], unguided: Row | None, gold: Row | None) -> str:
         return f"{where}: no strength stays within {WITHIN} × {whose} perplexity ({level:.2f})."
     strict, _, fluency, _, best = max(within, key=lambda found: found[:4])
     beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / level:.2f} × {whose} perplexity"
-    return f"{where}: {SCALE}={best.setting[SCALE]} ({beside})."
+    return f"{where}: {name}={best.setting[name]} ({beside})."
