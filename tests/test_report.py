@@ -633,10 +633,10 @@ def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs,
 def test_one_strength_of_several_may_be_tuned(tmp_path):
     for i, (strict, own) in enumerate([(0.5, 3), (0.9, 9), (0.8, 27)]):
         results = tuned(1, strict, 6.0)
-        results["methods"]["fudge"]["strength"] = {"scale": 1, "semantic_content": 8, "syntax_tree": own}
+        results["methods"]["fudge"]["strength"] = {"scale": 1, "semantic_content": 8, "guidance.syntax_tree": own}
         lay(tmp_path / str(i), results)
     text = tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
-    assert "Tuned: fudge on semantic_content: strength.syntax_tree=9 (90.0 % at 6.00" in text
+    assert "Tuned: fudge on semantic_content: strength of syntax_tree=9 (90.0 % at 6.00" in text
 
 
 def test_where_several_strengths_differ_the_rule_says_nothing(tmp_path):

@@ -73,4 +73,5 @@ def _note(rows: Sequence[Row], name: str, unguided: Row | None, gold: Row | None
         return f"{where}: no strength stays within {WITHIN} × {whose} perplexity ({level:.2f})."
     strict, _, fluency, _, best = max(within, key=lambda found: found[:4])
     beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / level:.2f} × {whose} perplexity"
-    return f"{where}: {name}={best.setting[name]} ({beside})."
+    what = SCALE if name == SCALE else f"strength of {name.rpartition('.')[2]}"  # a table does not know its group
+    return f"{where}: {what}={best.setting[name]} ({beside})."
