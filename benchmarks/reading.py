@@ -21,7 +21,6 @@ from diffcontrol.data.corpus import spaced
 from diffcontrol.metrics import interval
 from diffcontrol.preparing import store_of
 from diffcontrol.refused import Refused
-from diffcontrol.steering.base import Look
 from diffcontrol.steering.classifier import ControlClassifier
 
 TEXTS, TIMES = 200, (0.0, 0.5, 0.7, 0.9, 1.0)
@@ -68,8 +67,7 @@ def nats(classifier: ControlClassifier, split: str, texts: int, time: float) -> 
         torch.manual_seed(len(found))  # texts have the same noise at every time, and under every classifier
         ids = corpus.vocabulary.encode(example.words, lm.length)[None].to(classifier.device)
         t = torch.full((1,), time, device=classifier.device)
-        x_t = lm.noisy(ids, t)
-        hidden = classifier.encoder.hidden(classifier.network, Look(x_t, t, lambda x_t=x_t, t=t: lm.predict(x_t, t)))
+        hidden = classifier.read(lm.noisy(ids, t), t)
         found.append(classifier.head.loss(hidden, [classifier.task.annotate(example)]).item())
     return found
 

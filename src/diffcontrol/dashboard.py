@@ -48,9 +48,7 @@ def accuracy(task: str, classifier: ControlClassifier) -> list[Row]:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed_of(0, number))
             t = torch.full((len(ids),), time, device=device)
-            x_t = lm.noisy(ids.to(device), t)
-            look = Look(x_t, t, lambda x_t=x_t, t=t: lm.predict(x_t, t))  # type: ignore[misc]
-            hidden = classifier.encoder.hidden(classifier.network, look)
+            hidden = classifier.read(lm.noisy(ids.to(device), t), t)
             right = classifier.head.log_prob(hidden, own) > classifier.head.log_prob(hidden, other)
         rows.append({"task": task, "t": time, "accuracy": right.float().mean().item(), "n": len(ids)})
     return rows

@@ -163,8 +163,11 @@ class ControlClassifier(Trainable, ByTask):
         with torch.no_grad():
             t = self.lm.times(len(ids))
             x_t = self.lm.noisy(ids, t)
-        hidden = self.encoder.hidden(self.network, Look(x_t, t, lambda: self._predict(x_t, t)))
-        return {"nll": self.head.loss(hidden, annotations)}
+        return {"nll": self.head.loss(self.read(x_t, t), annotations)}
+
+    def read(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The hidden states [B L H] that the head reads of x_t at t [B]. The language model is not differentiated."""
+        return self.encoder.hidden(self.network, Look(x_t, t, lambda: self._predict(x_t, t)))
 
     @torch.no_grad()
     def _predict(self, x_t: Tensor, t: Tensor) -> Prediction:
