@@ -13,7 +13,7 @@ Targets are of the dev set, where settings are chosen.
 from functools import partial
 from typing import Any
 
-from common import asked, command, judged_alike, measured, scored, write
+from common import asked, command, judged_alike, measured, reach, scored, write
 from omegaconf import DictConfig
 
 from diffcontrol.preparing import prepare
@@ -76,8 +76,8 @@ def measure(cfg: DictConfig) -> None:
     def draw(figure: Any) -> None:
         figure.set_size_inches(9, 1.5 + 0.3 * len(rows))
         for axes, key in zip(figure.subplots(1, 2, sharey=True), ("strict", "perplexity"), strict=True):
-            reach = [[row[key] - row[f"{key}_low"] for row in rows], [row[f"{key}_high"] - row[key] for row in rows]]
-            axes.errorbar([row[key] for row in rows], range(len(rows)), xerr=reach, fmt="o")
+            error = reach(rows, key, f"{key}_low", f"{key}_high")
+            axes.errorbar([row[key] for row in rows], range(len(rows)), xerr=error, fmt="o")
             axes.set(xlabel=COLUMNS[key], yticks=range(len(rows)))
             axes.set_yticklabels([f"{row['changed']} ({row['group']})" for row in rows])
         axes.invert_yaxis()

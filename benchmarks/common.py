@@ -31,6 +31,7 @@ from diffcontrol import resolvers  # noqa: E402
 from diffcontrol.draws import seed_of  # noqa: E402
 from diffcontrol.evaluation import evaluate  # noqa: E402
 from diffcontrol.method import Method  # noqa: E402
+from diffcontrol.metrics import interval  # noqa: E402
 from diffcontrol.preparing import NOISE, Prepared, asked_from, resolved  # noqa: E402
 from diffcontrol.refused import Refused  # noqa: E402
 from diffcontrol.report.layout import overall  # noqa: E402
@@ -167,6 +168,18 @@ def measured(what: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) 
     file.parent.mkdir(parents=True, exist_ok=True)
     write_lines(file, kept)
     return kept[-1]["what"] | kept[-1]["found"]
+
+
+def nats(values: Sequence[float]) -> dict[str, Any]:
+    """Number and mean of nats, and the mean's interval from `low` to `high`."""
+    found = interval.measure(values)
+    low, high = found["ci95"]
+    return {"n": found["n"], "nats": found["mean"], "low": low, "high": high}
+
+
+def reach(rows: Sequence[Mapping[str, Any]], mean: str, low: str, high: str) -> list[list[float]]:
+    """How far the intervals of rows reach below and above their means, as matplotlib draws them."""
+    return [[row[mean] - row[low] for row in rows], [row[high] - row[mean] for row in rows]]
 
 
 def now() -> float:

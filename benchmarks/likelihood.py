@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from common import asked, changed, command, write
+from common import asked, changed, command, nats, reach, write
 from omegaconf import DictConfig
 
 from diffcontrol.data.corpus import spaced
@@ -22,6 +22,7 @@ from diffcontrol.metrics import interval
 from diffcontrol.preparing import store_of
 
 TEXTS, DRAWS, LOOKS = 200, 32, (1, 2)
+TERMS = ("reconstruction", "diffusion", "prior")  # of the bound
 COLUMNS = {
     "model": "model", "split": "split", "n": "texts", "nats": "nats / word", "low": "95 % from", "high": "to",
     "reconstruction": "reconstruction", "diffusion": "diffusion", "prior": "prior",
@@ -37,24 +38,23 @@ def measure(cfg: DictConfig) -> None:
         texts = [example.words for example in spaced(corpus.splits[split], wanted["texts"])]
         exact, counts = causal.nll(texts)
         own = per_word(exact, counts)
-        rows.append({"model": "causal LM, exact", "split": split, **summary(own)})
+        rows.append({"model": "causal LM, exact", "split": split, **dict.fromkeys(TERMS), **nats(own)})
         ids = torch.stack([corpus.vocabulary.encode(text, corpus.length) for text in texts]).to(store.device)
         for looks in wanted["looks"]:
             found = bound(lm, ids, wanted["draws"], looks)
             terms = {name: per_word(getattr(found, name).tolist(), counts)
-                     for name in ("total", "reconstruction", "diffusion", "prior")}  # fmt: skip
+                     for name in ("total", *TERMS)}  # fmt: skip
             total = terms.pop("total")
             name = f"diffusion LM, bound, {looks} look{'s'[: looks > 1]}"
             means = {term: sum(values) / len(values) for term, values in terms.items()}
-            rows.append({"model": name, "split": split, **summary(total), **means})
+            rows.append({"model": name, "split": split, **nats(total), **means})
             differences.append({"of": f"{name} − causal LM", "split": split, **interval.paired(total, own)})
 
     def draw(figure: Any) -> None:
         figure.set_size_inches(7, 1 + 0.4 * len(rows))
         axes = figure.subplots()
         names, means = [f"{row['model']} ({row['split']})" for row in rows], [row["nats"] for row in rows]
-        reach = [[row["nats"] - row["low"] for row in rows], [row["high"] - row["nats"] for row in rows]]
-        axes.barh(names, means, xerr=reach)
+        axes.barh(names, means, xerr=reach(rows, "nats", "low", "high"))
         axes.invert_yaxis()
         axes.set(xlabel="nats a word")
 
@@ -66,15 +66,6 @@ def measure(cfg: DictConfig) -> None:
 
 def per_word(nats: Sequence[float], counts: Sequence[int]) -> list[float]:
     return [own / count for own, count in zip(nats, counts, strict=True)]
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Mean and interval; the terms of a bound are to be filled in."""
-    found = interval.measure(values)
-    low, high = found["ci95"]
-    return {"n": found["n"], "nats": found["mean"], "low": low, "high": high} | dict.fromkeys(
-        ("reconstruction", "diffusion", "prior")
-    )
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ It is trained first where it is missing. Tasks that need no classifier (length, 
 from typing import Any
 
 import torch
-from common import asked, changed, command, write
+from common import asked, changed, command, nats, reach, write
 from omegaconf import DictConfig
 
 from diffcontrol.data.corpus import spaced
-from diffcontrol.metrics import interval
 from diffcontrol.preparing import store_of
 from diffcontrol.refused import Refused
 from diffcontrol.steering.classifier import ControlClassifier
@@ -39,10 +38,8 @@ def measure(cfg: DictConfig) -> None:
                           "choose control=classifier or another task")  # fmt: skip
         for split in ("train", "dev"):
             for time in sorted({max(classifier.lm.low, t) for t in wanted["times"]}):
-                found = interval.measure(nats(classifier, split, wanted["texts"], time))
-                low, high = found["ci95"]
-                rows.append({"task": task, "split": split, "time": time, "n": found["n"], "nats": found["mean"],
-                             "low": low, "high": high})  # fmt: skip
+                own = unread(classifier, split, wanted["texts"], time)
+                rows.append({"task": task, "split": split, "time": time, **nats(own)})
 
     def draw(figure: Any) -> None:
         figure.set_size_inches(4.5 * len(classifiers), 3.5)
@@ -50,8 +47,7 @@ def measure(cfg: DictConfig) -> None:
             for split in ("train", "dev"):
                 own = [row for row in rows if (row["task"], row["split"]) == (task, split)]
                 times, means = [row["time"] for row in own], [row["nats"] for row in own]
-                reach = [[row["nats"] - row["low"] for row in own], [row["high"] - row["nats"] for row in own]]
-                axes.errorbar(times, means, reach, marker="o", label=split)
+                axes.errorbar(times, means, reach(own, "nats", "low", "high"), marker="o", label=split)
             axes.set(title=task, xlabel="t", ylabel="nats a text", yscale="log")
             axes.legend()
 
@@ -60,7 +56,7 @@ def measure(cfg: DictConfig) -> None:
 
 
 @torch.no_grad()
-def nats(classifier: ControlClassifier, split: str, texts: int, time: float) -> list[float]:
+def unread(classifier: ControlClassifier, split: str, texts: int, time: float) -> list[float]:
     """−log p(annotation | x_t) of every text, one draw of x_t each."""
     corpus, lm, found = classifier.corpus, classifier.lm, []
     for example in spaced(corpus.splits[split], texts):
