@@ -653,6 +653,39 @@ def test_an_experiment_may_be_tuned_beside_another(tmp_path):
     assert "Tuned: fudge" in tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
 
 
+def test_the_rule_compares_runs_of_one_setting_beside_the_strengths(tmp_path):
+    for steps, free in (("10", 10.0), ("50", 4.0)):
+        for scale, strict in ((1, 0.5), (3, 0.9)):
+            results = tuned(scale, strict, 6.0) | {"settings": {"experiment": "[e2e, tune]", "sampler.steps": steps}}
+            results["methods"]["unguided"]["fluency"]["perplexity"] = measure(free, 0.5)
+            lay(tmp_path / steps / str(scale), results)
+    said = [line for line in gathered(tmp_path).splitlines() if line.startswith("Tuned")]
+    assert [line.partition(" (")[0] for line in said] == [
+        "Tuned: fudge on semantic_content, sampler.steps=10: strength.scale=3",
+        "Tuned: fudge on semantic_content, sampler.steps=50: no strength stays within 1.2 × the unguided perplexity",
+    ]
+
+
+def test_runs_of_changed_code_stand_apart_from_those_of_its_commit(tmp_path):
+    for seed, commit in enumerate(("0123456789ab", "0123456789ab-dirty")):
+        lay(tmp_path / commit, made_up() | {"seed": seed, "commit": commit})
+    rows, _ = gather.gather(gather.load(tmp_path)[0])
+    assert {row.title.rpartition(", ")[2] for row in rows} == {"commit 0123456789ab", "commit 0123456789ab-dirty"}
+    assert "0123456789ab-dirty" in layout.caption(made_up() | {"commit": "0123456789ab-dirty"})
+
+
+def test_perplexities_by_different_judges_are_pointed_out(tmp_path):
+    for seed, judge in enumerate(("LstmJudge-1", "LstmJudge-2")):
+        lay(tmp_path / judge, made_up() | {"seed": seed, "teacher": judge})
+    assert "by different judges, LstmJudge-1, LstmJudge-2" in gathered(tmp_path)
+    assert "different judges" not in gathered(tmp_path / "LstmJudge-1")
+
+
+def gathered(folder) -> str:
+    """The table of all runs below the folder, as Markdown."""
+    return tables.markdown(*gather.gather(gather.load(folder)[0]))
+
+
 def test_other_runs_are_not_tuned(tmp_path):
     for scale in (0.3, 1):
         lay(tmp_path / str(scale), tuned(scale, 0.5, 6.0) | {"settings": {"experiment": "table"}})

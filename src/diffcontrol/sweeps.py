@@ -12,7 +12,7 @@ REFUSED = "refused.txt"  # in the folder of a run that was refused: its override
 
 class Gather(Callback):
     """Gathers the runs of a sweep into one report in its folder, as `python -m diffcontrol.report` does. A sweep over
-    tasks has a folder of one name for each of them. Where runs were refused, it says which and why, and the sweep ends
+    tasks has a folder of one name for each of them below `paths.outputs`. Where runs were refused, it says which and why, and the sweep ends
     with an exit code of 1."""
 
     def __init__(self) -> None:
@@ -25,7 +25,8 @@ class Gather(Callback):
         from diffcontrol.report.__main__ import main  # late, as it draws in Matplotlib, which --help need not wait for
 
         own = Path(config.hydra.sweep.dir).absolute()
-        alike = own.parents[2].glob(f"*/{own.parent.name}/{own.name}") if len(own.parents) > 2 else ()
+        outputs = Path(config.paths.outputs).absolute()
+        alike = outputs.glob(f"*/{own.parent.name}/{own.name}") if outputs == own.parent.parent.parent else ()
         folders = sorted({own, *alike})
         for folder in folders:
             if any(folder.rglob("results.json")):

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from diffcontrol.metrics import overlap as module
@@ -26,6 +28,23 @@ def test_the_reference_itself_shares_everything_and_nothing_shares_nothing():
     assert set(found) == {"bleu_4", "rouge_l", "cider"}
     assert found["bleu_4"] == pytest.approx([1, 1, 0, 0]) and found["rouge_l"] == pytest.approx([1, 1, 0, 0])
     assert found["cider"][1] > 0.3 and found["cider"][2:] == [0, 0]
+
+
+def test_bleu_of_a_text_without_four_words_in_common_is_that_of_the_words_it_shares():
+    """Lin & Och 2004: one is added to the matches and counts of 2-, 3- and 4-grams."""
+    (found,) = overlap(words(["the cheap pub near town"]), [words(["the cheap pub by the water"])])["bleu_4"]
+    precisions = [3 / 5, (2 + 1) / (4 + 1), (1 + 1) / (3 + 1), (0 + 1) / (2 + 1)]
+    assert found == pytest.approx(math.prod(precisions) ** (1 / 4) * math.exp(1 - 6 / 5))
+
+
+def test_a_text_in_any_script_shares_everything_with_itself():
+    found = overlap(words(["очень хороший café"]), [words(["Очень хороший café ."])])
+    assert found["rouge_l"] == [1]
+
+
+def test_cider_is_the_same_however_many_texts_are_compared_with_one_target():
+    texts, golds = words(TEXTS[:3]), [words(group) for group in REFERENCES[:3]]
+    assert cider([t for t in texts for _ in range(3)], [g for g in golds for _ in range(3)])[::3] == cider(texts, golds)
 
 
 def test_bert_score_is_left_out_where_its_model_is_not_to_be_had(monkeypatch, caplog):

@@ -1,21 +1,26 @@
 """How much of a reference a text shares: BLEU-4, ROUGE-L, CIDEr, BERTScore, one value a text.
 
-BLEU-4 is smoothed and of one text, so that a mean has an interval; the paper's 7.1 is that of all texts together. Of
-texts of fewer than four words it counts the n-grams that they have.
-ROUGE-L is the F-measure (Lin 2004, β = 1; e2e-metrics has 1.2) with the best of the references.
+BLEU-4 is of one text, so that a mean has an interval; the paper's 7.1 is that of all texts together. It is smoothed, as
+few single texts share four words in a row: one is added to the counts of bigrams and longer (Lin & Och 2004). Of texts
+of fewer than four words it counts the n-grams that they have.
+ROUGE-L is the F-measure (Lin 2004, β = 1; e2e-metrics has 1.2) with the best of the references, of words in lower case
+without punctuation.
 """
 
 import logging
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.metrics.diversity import ngrams
 
 Text = Sequence[str]
 log = logging.getLogger(__name__)
+_SMOOTH = SmoothingFunction().method2
 _told: set[str] = set()  # models whose absence was mentioned
 
 
@@ -23,18 +28,17 @@ def overlap(
     texts: Sequence[Text], references: Sequence[Sequence[Text]], bert: str | None = None
 ) -> dict[str, list[float]]:
     """Scores by name, each one value a text. `bert`: the model of BERTScore; left out where it is not available."""
-    from torchmetrics.functional.text import bleu_score, rouge_score  # slow to import
+    from torchmetrics.functional.text import rouge_score  # slow to import
 
     joined = [" ".join(text) for text in texts]
     golds = [[" ".join(reference) for reference in group] for group in references]
     pairs = list(zip(joined, golds, strict=True))
     scores = {
-        "bleu_4": [
-            float(bleu_score([text], [group], n_gram=_most(text, group), smooth=True)) if text else 0.0
-            for text, group in pairs
-        ],
+        "bleu_4": [_bleu(text, group) for text, group in zip(texts, references, strict=True)],
         "rouge_l": [
-            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best")["rougeL_fmeasure"])
+            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best", normalizer=_plain)[
+                "rougeL_fmeasure"
+            ])
             if text
             else 0.0
             for text, group in pairs
@@ -44,20 +48,31 @@ def overlap(
     return scores | ({"bert_score": found} if bert and (found := bert_score(joined, golds, bert)) else {})
 
 
-def _most(text: str, group: Sequence[str]) -> int:
-    """4, or the words that the text or all of its references have, if fewer: else no short text could be right."""
-    return min(4, len(text.split()), max((len(gold.split()) for gold in group), default=1) or 1)
+def _bleu(text: Text, group: Sequence[Text]) -> float:
+    """Of n-grams up to 4, or as many words as the text or all of its references have, if fewer: else no short text
+    could be right."""
+    if not text or not any(group):
+        return 0.0
+    n = min(4, len(text), max(map(len, group)))
+    return float(sentence_bleu(list(group), text, weights=(1 / n,) * n, smoothing_function=_SMOOTH))
+
+
+def _plain(text: str) -> str:
+    """Lower case without punctuation, in any script; what torchmetrics does by itself drops all but a-z and 0-9."""
+    return re.sub(r"[\W_]+", " ", text.lower())
 
 
 def cider(
     texts: Sequence[Text], references: Sequence[Sequence[Text]], longest: int = 4, sigma: float = 6.0
 ) -> list[float]:
     """CIDEr-D (Vedantam et al. 2015) as in pycocoevalcap, whose published numbers are 100 × a tenth of its scale:
-    here 1 is 10 there. Words are not stemmed, as there. Document frequencies are those of the references given."""
+    here 1 is 10 there. Words are not stemmed, as there. Document frequencies are those of the references given, where
+    those of one target count once, however many texts are compared with them."""
     frequency: Counter[tuple[str, ...]] = Counter()
-    for group in references:
+    documents = {tuple(map(tuple, group)) for group in references}
+    for group in documents:
         frequency.update({gram for text in group for n in range(1, longest + 1) for gram in ngrams(text, n)})
-    log_count = math.log(max(len(references), 2))
+    log_count = math.log(max(len(documents), 2))
 
     def vector(text: Text, n: int) -> dict[tuple[str, ...], float]:
         return {g: k * (log_count - math.log(max(1, frequency[g]))) for g, k in Counter(ngrams(text, n)).items()}

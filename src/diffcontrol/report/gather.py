@@ -57,7 +57,7 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
     )
     if differ:
         notes.append(f"Averaged over different trained models: {', '.join(differ)}.")
-    notes += [said for row in rows if (said := _over_trainings(row))]
+    notes += _several_judges(runs) + [said for row in rows if (said := _over_trainings(row))]
     if mix and len(mixed := {described(path, results, apart) for path, results in runs}) > 1:
         notes.append(f"Mixed: {'; '.join(sorted(mixed))}.")
     methods = order(dict.fromkeys(name for _, results in reversed(runs) for name in results["methods"]))
@@ -73,6 +73,19 @@ def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[lis
         )
     )
     return rows, list(dict.fromkeys(notes))
+
+
+def _several_judges(runs: Sequence[tuple[Path, Mapping]]) -> list[str]:
+    """A note for each kind of data on which several models measured perplexity."""
+    judges: dict[str, set[str]] = {}
+    for _, results in runs:
+        judges.setdefault(results["data"], set()).add(results.get("teacher") or "")
+    return [
+        f"The perplexities on {data} are by different judges, {', '.join(sorted(found))}: compare those of one alone "
+        "(rows of gold are over all of them)."
+        for data, several in judges.items()
+        if len(found := several - {""}) > 1
+    ]
 
 
 def _several_sets(runs: Sequence[tuple[Path, Mapping]]) -> set[tuple]:

@@ -105,7 +105,7 @@ def caption(results: Mapping) -> str:
     targets = results["targets"]
     return (
         f"{results['data']}, targets from {targets['from']}, {targets['n']} targets × {results['num_samples']} samples,"
-        f" seed {results['seed']}, commit {(results['commit'] or 'unknown')[:12]}; 95 % intervals over targets"
+        f" seed {results['seed']}, commit {results['commit'] or 'unknown'}; 95 % intervals over targets"
     )
 
 

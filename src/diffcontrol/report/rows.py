@@ -68,7 +68,7 @@ def described(path: Path, results: Mapping, apart: Collection[tuple] = ()) -> st
     experiment = (results.get("settings") or {}).get("experiment")
     parts = [results["data"], f"targets from {wanted_of(results)} samples"]
     parts += [pooling.read(path).targets] if question(results) in apart else []
-    parts += [f"experiment {experiment}" if experiment else "", f"commit {(results['commit'] or 'unknown')[:12]}"]
+    parts += [f"experiment {experiment}" if experiment else "", f"commit {results['commit'] or 'unknown'}"]
     return ", ".join(filter(None, parts))
 
 

@@ -6,7 +6,8 @@ strengths that with the lowest perplexity which does not repeat itself, that is,
 `REPEATS` × that of the unguided row; where all are below, that with the highest entropy. If these are equal, too, the
 weaker. It is the same for every method.
 
-What is swept is `strength.scale`, or else one strength alone: that of one of several tasks, say.
+What is swept is `strength.scale`, or else one strength alone: that of one of several tasks, say. Where another
+setting was swept beside it, the rule is applied to the runs of each of its values.
 """
 
 import re
@@ -15,8 +16,9 @@ from collections.abc import Sequence
 from diffcontrol.report.layout import REPEATS
 from diffcontrol.report.rows import Row, mean, natural
 
-EXPERIMENT = re.compile(r"experiment (\[[\w,]*)?\btune\b")  # also experiment=[e2e,tune]
+EXPERIMENT = re.compile(r"experiment (\[[\w,\s]*)?\btune\b")  # also experiment=[e2e,tune]
 STRENGTH, SCALE = "strength.", "strength.scale"
+SETTING, OF_METHOD = "settings.", "settings.method."
 WITHIN = 1.2  # × the perplexity of the unguided row or of gold
 
 
@@ -24,15 +26,32 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """A sentence for each method and question that was tuned."""
     runs = [row for row in rows if EXPERIMENT.search(row.title)]
     tuned = [row for row in runs if row.task == ("all" if row.tasks[1:] else row.tasks[0])]
-    swept: dict[tuple[str, tuple[str, ...], str], list[Row]] = {}
+    swept: dict[tuple, list[Row]] = {}
     for row in tuned:
         if row.method not in ("gold", "unguided"):
-            swept.setdefault((row.title, row.tasks, row.method), []).append(row)
+            swept.setdefault((*_asked(row), tuple(sorted(_settings(row).items()))), []).append(row)
     return [
-        _note(own, name, _beside(tuned, own[0], "unguided"), _beside(tuned, own[0], "gold"))
+        _note(own, name, _apart(own[0], tuned), _beside(tuned, own[0], "unguided"), _beside(tuned, own[0], "gold"))
         for own in swept.values()
         if (name := _swept(own))
     ]
+
+
+def _asked(row: Row) -> tuple:
+    return row.title, row.tasks, row.method
+
+
+def _settings(row: Row, but: str = " ") -> dict[str, str]:
+    """What the command line set beside the strengths, but for names that begin so."""
+    found = {name: value for name, value in row.setting.items() if name.startswith(SETTING)}
+    return {name: value for name, value in found.items() if not name.startswith(but)}
+
+
+def _apart(row: Row, rows: Sequence[Row]) -> list[str]:
+    """The settings by which this row stands apart from others of its method and question, as name=value."""
+    alike = [_settings(other) for other in rows if _asked(other) == _asked(row)]
+    own = _settings(row).items()
+    return [f"{name[len(SETTING) :]}={value}" for name, value in own if any(o.get(name) != value for o in alike)]
 
 
 def _swept(rows: Sequence[Row]) -> str:
@@ -44,9 +63,12 @@ def _swept(rows: Sequence[Row]) -> str:
 
 
 def _beside(rows: Sequence[Row], like: Row, method: str) -> Row | None:
-    """The row of this method beside another one."""
-    beside = [row for row in rows if (row.title, row.tasks, row.method) == (like.title, like.tasks, method)]
-    return beside[0] if beside else None
+    """The row of this method beside another one: with the same settings, but for those of gold, which has none, and
+    those of single methods."""
+    beside = [row for row in rows if _asked(row) == (like.title, like.tasks, method)]
+    shared = _settings(like, OF_METHOD)
+    same = [row for row in beside if method == "gold" or _settings(row, OF_METHOD) == shared]
+    return same[0] if same else None
 
 
 def _varied(row: Row, unguided: Row) -> float:
@@ -56,8 +78,8 @@ def _varied(row: Row, unguided: Row) -> float:
     return min(entropy / free, REPEATS) if entropy and free else REPEATS
 
 
-def _note(rows: Sequence[Row], name: str, unguided: Row | None, gold: Row | None) -> str:
-    where = f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}"
+def _note(rows: Sequence[Row], name: str, apart: Sequence[str], unguided: Row | None, gold: Row | None) -> str:
+    where = ", ".join([f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}", *apart])
     free = mean(unguided, "perplexity") if unguided else None
     if unguided is None or free is None:
         return f"{where}: there is no unguided row to compare perplexities with."
