@@ -9,6 +9,7 @@ a classifier of another kind, trained on another half of the training texts than
 held-out texts stands in results.json under `judges`.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -24,6 +25,7 @@ from diffcontrol.judges.labels import Labels, likeliest
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Head, Mark
 
+log = logging.getLogger(__name__)
 RESTS = 1.0  # nats of log-odds that a word has to be worth to be marked
 TINIEST = 1e-300  # of a probability, whose logarithm is to be finite
 
@@ -84,6 +86,9 @@ class Attribute(ControlTask):
             judged.get(label, {}) for judged, (label, _) in zip(judges["labels"].judge(texts), targets, strict=True)
         ]
         rows = list(zip(texts, said, targets, strict=True))
+        if unknown := sorted({": ".join(target) for _, probs, target in rows if target[1] not in probs}):
+            what = "attribute: the judge does not know %s, as no text that it learned from has it; such targets are missed"
+            log.warning(what, ", ".join(unknown))
         right = [float(bool(words) and bool(probs) and likeliest(probs) == value) for words, probs, (_, value) in rows]
         probability = [probs.get(value, 0.0) if words else 0.0 for words, probs, (_, value) in rows]
         return {"strict": right, "released": right, "probability": probability}

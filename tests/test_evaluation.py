@@ -39,6 +39,17 @@ def test_tasks_are_given_all_judges_and_the_teacher_measures_fluency():
     assert np.allclose(found.nats, [[4, 2], [2, 4]]) and found.tokens.tolist() == [[3, 2], [2, 3]]
 
 
+def test_mauve_is_of_one_text_for_each_target_as_gold_has():
+    class Mauve:
+        def score(self, texts):
+            self.texts = list(texts)
+            return 0.5
+
+    judges = {"teacher": Teacher(), "mauve": Mauve()}
+    found = evaluate([[["red"], ["dog"]], [["cat"], ["a"]]], [Request({}), Request({})], {}, judges)
+    assert judges["mauve"].texts == [["red"], ["cat"]] and found.mauve == 0.5
+
+
 def test_judges_are_reported_where_the_data_know_the_truth():
     measure = {"mean": 0.984, "ci95": [0.97, 0.99], "n": 200}
     judges = {"teacher": Teacher(), "none": Judge({}), "parser": Judge({"f1": measure, "tag_accuracy": measure})}
@@ -49,6 +60,10 @@ def test_judges_are_reported_where_the_data_know_the_truth():
         "The judge itself (parser), on 200 held-out gold annotations: f1 98.4 [97.0, 99.0] %, "
         "tag accuracy 98.4 [97.0, 99.0] %."
     )
+    judges["parser"] = Judge({"f1": measure, "tag_accuracy": measure | {"n": 6}})
+    (line,) = notes({"judges": quality(judges, FakeCorpus()), "data": "restaurants", "tasks": ["fake"], "methods": {}})
+    assert "on 200 held-out gold annotations: f1 98.4" in line
+    assert "on 6 held-out gold annotations: tag accuracy 98.4" in line
 
 
 def test_several_tasks_are_also_scored_at_once():

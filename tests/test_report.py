@@ -410,6 +410,10 @@ def test_a_broken_file_is_skipped_by_name(tmp_path, capsys, broken):
     assert "guided_diffusion" in output.out
     assert (tmp_path / "numbers.csv").exists()
     assert not (tmp_path / "summary.csv").exists()
+    assert "numbers.csv" in output.out and "summary.csv" not in output.out
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--csv", str(tmp_path / "nowhere" / "numbers.csv")])
+    assert "nowhere/numbers.csv: there is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cut", ['{"method": "fudge", "ro', '{"row": 1}\n'])

@@ -1,16 +1,20 @@
 """What lies in a store, through `python -m diffcontrol.store`."""
 
+import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffcontrol.store import Store, hub
+from diffcontrol.store import Store, hub, shelf
 from diffcontrol.store.__main__ import main
 from tests.toys import Child, Toy, child, toy
 
@@ -114,6 +118,34 @@ def test_a_damaged_entry_is_listed_beside_the_others(filled, capsys, content):
     assert len(capsys.readouterr().out.splitlines()) == 4  # a header, and three entries
 
 
+def test_an_entry_without_its_recipe_is_listed_and_found_damaged(filled, capsys):
+    """A run takes the folder for the model, and refuses it."""
+    (filled.root / filled.address(toy()) / "config.yaml").unlink()
+    assert run(filled, "list") == 0 and capsys.readouterr().out.count("damaged") == 1
+    assert run(filled, "verify") == 1 and "config.yaml is missing" in capsys.readouterr().out
+    assert run(filled, "remove", filled.address(toy()), "--yes") == 0
+
+
+def test_an_entry_is_removed_beside_a_damaged_one(filled):
+    (filled.root / filled.address(child()) / "provenance.json").write_text('{"parents": {"parent": "../.."}}')
+    assert run(filled, "remove", filled.address(toy(steps=3)), "--yes") == 0
+
+
+def test_of_a_linked_entry_the_link_is_removed(filled, tmp_path):
+    other = Store(tmp_path / "other", trainer=TRAINER)
+    other.root.mkdir()
+    address = filled.address(toy())
+    (other.root / address).symlink_to(filled.root / address)
+    assert run(other, "remove", address, "--yes") == 0
+    assert not list(other.root.iterdir()) and address in names(filled.root)
+
+
+def test_without_a_terminal_nothing_is_removed(filled, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert run(filled, "remove", "Child") == 1
+    assert "--yes removes without asking" in capsys.readouterr().out and filled.address(child()) in names(filled.root)
+
+
 def test_weights_that_are_no_numbers_are_found_without_a_checksum(filled, capsys):
     folder = filled.root / filled.address(toy())
     save_file({"words.weight": torch.full((2, 2), torch.nan)}, folder / "weights.safetensors")
@@ -157,6 +189,34 @@ def test_what_is_imported_is_used_and_nothing_is_copied_twice(filled, tmp_path, 
     capsys.readouterr()
     assert run(other, "import", str(filled.root)) == 0
     assert capsys.readouterr().out.count("is there already") == 3
+
+
+def test_a_folder_within_an_entry_stays_where_it_is(filled, tmp_path):
+    (filled.root / filled.address(toy()) / ".ipynb_checkpoints").mkdir()
+    assert run(filled, "export", str(tmp_path / "given")) == 0 and names(tmp_path / "given") == names(filled.root)
+
+
+def test_a_damaged_entry_is_not_there_already(filled, tmp_path, capsys):
+    assert run(filled, "export", str(tmp_path / "given")) == 0
+    file = tmp_path / "given" / filled.address(toy()) / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"#")
+    assert run(filled, "export", str(tmp_path / "given"), filled.address(toy())) == 1
+    assert f"remove the folder {file.parent} to make it again" in capsys.readouterr().err
+
+
+def test_a_file_is_no_store(filled, tmp_path, capsys):
+    (tmp_path / "given").write_text("")
+    assert run(filled, "export", str(tmp_path / "given")) == 1
+    assert "given is a file; a store is a folder" in capsys.readouterr().err
+
+
+def test_two_copies_at_once_leave_whole_entries(filled, tmp_path, monkeypatch):
+    slow, given = shutil.copyfile, tmp_path / "given"
+    monkeypatch.setattr(shutil, "copyfile", lambda *files: (time.sleep(0.05), slow(*files)))
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: dict(shelf.carry(filled.root, given)), range(2)))
+    assert main(["--store", str(given), "verify"]) == 0 and names(given) == names(filled.root)
+    assert [sum(copied[address] for copied in both) for address in names(given)] == [1, 1, 1]
 
 
 def test_a_damaged_entry_is_not_imported(filled, tmp_path, capsys):

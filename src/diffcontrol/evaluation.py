@@ -83,7 +83,7 @@ def evaluate(
 ) -> Evaluation:
     """Scores texts [requests][samples]; of the judges, `teacher` measures fluency and `ngram` (where there is one) does
     so again, `grammar` (where the data have one) tells which texts are grammatical, `mauve` (where it was chosen) how
-    near all texts are to people's, and the tasks take what they need.
+    near the first text of every target, taken together, are to people's, and the tasks take what they need.
     """
     teacher: Teacher = judges["teacher"]
     success, grammatical = succeeded(texts, requests, tasks, judges)
@@ -92,7 +92,7 @@ def evaluate(
     nats, tokens = (np.reshape(values, shape) for values in teacher.nll(flat))
     ngram: Teacher | None = judges.get("ngram")
     second = np.divide(*(np.reshape(values, shape) for values in ngram.nll(flat))) if ngram else None
-    mauve = judges["mauve"].score(flat) if "mauve" in judges else None
+    mauve = judges["mauve"].score([group[0] for group in texts]) if "mauve" in judges else None
     return Evaluation(texts, success, nats, tokens, grammatical, second, mauve)
 
 

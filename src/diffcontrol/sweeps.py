@@ -12,8 +12,8 @@ REFUSED = "refused.txt"  # in the folder of a run that was refused: its override
 
 class Gather(Callback):
     """Gathers the runs of a sweep into one report in its folder, as `python -m diffcontrol.report` does. A sweep over
-    tasks has a folder of one name for each of them below `paths.outputs`. Where runs were refused, it says which and why, and the sweep ends
-    with an exit code of 1."""
+    tasks has a folder of one name for each of them below `paths.outputs`. Where runs were refused, it says which and
+    why, and the sweep ends with an exit code of 1."""
 
     def __init__(self) -> None:
         self.started = 0.0

@@ -30,10 +30,14 @@ def local() -> FolderParser:
 
 @pytest.mark.parametrize(("word", "expected"), [
     ("(", "-LRB-"), (")", "-RRB-"), ("[", "-LSB-"), ("}", "-RCB-"), ("a(b)", "a-LRB-b-RRB-"), ("", "_"), (" ", "_"),
-    ("a\xa0b", "a_b"), ("café", "café"), ("-", "-"),
+    ("a\xa0b", "a_b"), ("café", "café"), ("-", "-"), ("*", r"\*"),
 ])  # fmt: skip
 def test_any_word_can_be_a_leaf(word, expected):
     assert leaf(word) == expected
+
+
+def test_a_star_is_a_word_and_no_constituent():
+    assert trees.read(f"(TOP (NP (CD 5) (SYM {leaf('*')}) (NN hotel)))").nodes == ((0, 2, "NP"),)
 
 
 def test_words_are_read_plain_and_escaped_only_in_trees():

@@ -94,12 +94,12 @@ class LabelJudge(Trainable):
 
     def quality(self, corpus: Corpus) -> Mapping[str, Any]:
         """Accuracy on held-out texts, label by label."""
-        examples = [example for example in corpus.splits["test"] if self._pairs(example)]
+        examples = [example for example in corpus.splits["test"] if example.labels.keys() & self.labels.values.keys()]
         judged = self.judge([example.words for example in examples]) if examples else []
         found: dict[str, list[bool]] = {}
         for example, said in zip(examples, judged, strict=True):
-            for label, value in self._pairs(example):
-                found.setdefault(label, []).append(likeliest(said[label]) == value)
+            for label in example.labels.keys() & said.keys():
+                found.setdefault(label, []).append(likeliest(said[label]) == example.labels[label])
         return {f"{label}_accuracy": interval.measure(right, interval.SHARE) for label, right in found.items()}
 
 

@@ -4,7 +4,8 @@ Pillutla et al. 2021, *MAUVE: Measuring the Gap Between Neural Text and Human Te
 (2102.01454). Texts of both kinds become vectors, the vectors are clustered together, and the area under the curve of
 KL divergences to mixtures of the two histograms is the score. It falls with bad texts and with texts that repeat each
 other. mauve-text computes it, on vectors of a sentence encoder rather than of GPT-2, as texts here are single
-sentences. Of few texts it is a rough number, and one of fewer texts is lower: compare it between equally many.
+sentences. Of few texts it is a rough number, and one of fewer texts is lower, so it is of one text for each target, as
+gold has.
 """
 
 from collections.abc import Sequence

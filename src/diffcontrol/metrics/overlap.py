@@ -36,9 +36,9 @@ def overlap(
     scores = {
         "bleu_4": [_bleu(text, group) for text, group in zip(texts, references, strict=True)],
         "rouge_l": [
-            float(rouge_score(text, [group], rouge_keys="rougeL", accumulate="best", normalizer=_plain)[
-                "rougeL_fmeasure"
-            ])
+            float(
+                rouge_score(text, [group], rouge_keys="rougeL", accumulate="best", normalizer=_plain)["rougeL_fmeasure"]
+            )
             if text
             else 0.0
             for text, group in pairs

@@ -113,9 +113,11 @@ def notes(results: Mapping) -> list[str]:
     """The judges' own quality and paired differences, where the run has them, and where published rows come from."""
     lines = _disagreement(results)
     for judge, measures in results.get("judges", {}).items():
-        parts = [f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %" for name, measure in measures.items()]
-        n = next(iter(measures.values()))["n"]
-        lines.append(f"The judge itself ({judge}), on {n} held-out gold annotations: {', '.join(parts)}.")
+        by_n: dict[int, list[str]] = {}
+        for name, measure in measures.items():
+            by_n.setdefault(measure["n"], []).append(f"{name.replace('_', ' ')} {cell(measure, 1, 100.0)} %")
+        said = [f"on {n} held-out gold annotations: {', '.join(parts)}" for n, parts in by_n.items()]
+        lines.append(f"The judge itself ({judge}), {'; '.join(said)}.")
     if matched := results.get("matched"):
         how = "; ".join(f"{name} {_said(choice)}" for name, choice in matched["settings"].items())
         lines.append(f"Settings chosen on dev for a perplexity of at most {matched['perplexity']:.2f}: {how}.")

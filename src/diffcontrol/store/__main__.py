@@ -75,12 +75,21 @@ def _remove(given: argparse.Namespace) -> int:
     entry = shelf.entry(given.store, given.address)
     for child in shelf.children(given.store, entry.address):
         print(f"{child} was trained on it, and cannot be used before it is made again")
-    if not given.yes and input(f"Remove {entry.folder}? [y/N] ").strip().lower() not in ("y", "yes"):
+    if not (given.yes or _agreed(f"Remove {entry.folder}? [y/N] ")):
         print("It stays.")
         return 1
     shelf.remove(entry)
     print(f"removed {entry.folder}")
     return 0
+
+
+def _agreed(question: str) -> bool:
+    """What the user answers; without a terminal, no."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print("there is nobody to ask, and --yes removes without asking")
+        return False
 
 
 def _verify(given: argparse.Namespace) -> int:
@@ -100,9 +109,9 @@ def _export(given: argparse.Namespace) -> int:
     if not hub.on_hub(given.place):
         return _say(shelf.carry(given.store, Path(given.place), given.addresses, given.half), given.place)
     with tempfile.TemporaryDirectory() as folder:
-        _say(shelf.carry(given.store, Path(folder), given.addresses, given.half), given.place)
+        carried = list(shelf.carry(given.store, Path(folder), given.addresses, given.half))
         hub.upload(Path(folder), given.place)
-    return 0
+    return _say(carried, given.place)
 
 
 def _import(given: argparse.Namespace) -> int:

@@ -73,11 +73,15 @@ def _address(config: Path) -> str:
 
 
 def commit() -> str:
-    """The commit of the code, `-dirty` with uncommitted changes, `unknown` outside a repository."""
-    here = Path(__file__).parent
+    """The commit of the code, `-dirty` with uncommitted changes; `unknown` outside its repository, as where it is
+    installed in an environment that lies in the repository of another project."""
     try:
-        out = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here,
-                             capture_output=True, text=True, check=True)  # fmt: skip
-        return out.stdout.strip()
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout.strip()

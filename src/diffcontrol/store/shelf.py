@@ -4,6 +4,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from diffcontrol.drafts import read_json, write_json
+from diffcontrol.drafts import make_once, read_json, write_json
 from diffcontrol.refused import Refused
 from diffcontrol.store import weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, sha256, verify
@@ -62,23 +63,29 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes of its files."""
-        return sum(file.stat().st_size for file in self.folder.iterdir())
+        return sum(file.stat().st_size for file in files(self.folder))
 
     @property
     def age(self) -> float:
-        """Seconds since it was made."""
-        return time.time() - (self.folder / CONFIG).stat().st_mtime
+        """Seconds since it was made, or since anything in its folder changed where its configuration is missing."""
+        config = self.folder / CONFIG
+        return time.time() - (config if config.exists() else self.folder).stat().st_mtime
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def entries(root: Path) -> list[Entry]:
-    """All entries of a store, by address.
+    """All entries of a store, by address, damaged ones among them: a folder with such a name is what a run would take.
 
     Raises:
         Refused: there is no such folder.
     """
     if not root.is_dir():
         raise Refused(f"there is no store {root}")
-    return [Entry(path) for path in sorted(root.iterdir()) if path.name[0] != "." and (path / CONFIG).is_file()]
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."]
+    return [Entry(path) for path in folders if ADDRESS.fullmatch(path.name) or (path / CONFIG).is_file()]
 
 
 def entry(root: Path, name: str) -> Entry:
@@ -123,12 +130,19 @@ def check(each: Entry) -> None:
 
 
 def children(root: Path, address: str) -> list[str]:
-    """Addresses of the entries that were trained on this one."""
-    return [each.address for each in entries(root) if address in each.parents]
+    """Addresses of the entries that were trained on this one, as far as they are whole."""
+    found = []
+    for each in entries(root):
+        with suppress(Exception):  # a damaged file can fail in many ways
+            found += [each.address] * (address in each.parents)
+    return found
 
 
 def remove(each: Entry) -> None:
-    """Removes an entry: under its name at once, so that a kill leaves no half of it."""
+    """Removes an entry: under its name at once, so that a kill leaves no half of it. Of a link, only the link."""
+    if each.folder.is_symlink():
+        each.folder.unlink()
+        return
     aside = each.folder.parent / ".drafts" / f"{each.address}.removed"
     aside.parent.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
@@ -144,17 +158,20 @@ def carry(source: Path, target: Path, names: Sequence[str] = (), half: bool = Fa
     tensors that hold a number too large for it.
 
     Raises:
-        Refused: there is no such entry, or it is damaged; what was copied before it stays.
+        Refused: there is no such entry, or it is damaged, here or there; what was copied before it stays.
     """
+    if target.exists() and not target.is_dir():
+        raise Refused(f"{target} is a file; a store is a folder")
     wanted = [entry(source, name) for name in names] or entries(source)
     addresses = list(dict.fromkeys(address for each in wanted for address in _with_parents(source, each)))
     for address in addresses:
-        copied = not (target / address).exists()
-        if copied and not (source / address).is_dir():
+        if (target / address).is_dir():
+            check(Entry(target / address))
+            yield address, False
+        elif (source / address).is_dir():
+            yield address, _copy(Entry(source / address), target, half)
+        else:
             raise Refused(f"{source} lacks {address}, which others were trained on; copy it from its own store first")
-        if copied:
-            _copy(Entry(source / address), target, half)
-        yield address, copied
 
 
 def _with_parents(root: Path, each: Entry) -> list[str]:
@@ -163,20 +180,23 @@ def _with_parents(root: Path, each: Entry) -> list[str]:
     return [*above, each.address]
 
 
-def _copy(each: Entry, target: Path, half: bool) -> None:
+def _copy(each: Entry, target: Path, half: bool) -> bool:
+    """Whether this call copied it, not another process meanwhile."""
     check(each)
-    draft = target / ".drafts" / f"{each.address}.copy"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for file in each.folder.iterdir():
-        shutil.copyfile(file, draft / file.name)
-    stored = draft / weights.FILE
-    if half and stored.exists():
-        weights.write({name: halved(weight) for name, weight in load_file(stored).items()}, stored)
-        said = read_json(draft / PROVENANCE)
-        said["sha256"] = said.get("sha256", {}) | {weights.FILE: sha256(stored)}
-        write_json(draft / PROVENANCE, said | {"half": True})
-    draft.rename(target / each.address)
+
+    def make(draft: Path) -> None:
+        for left in draft.iterdir():  # by a killed training or copy
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for file in files(each.folder):
+            shutil.copyfile(file, draft / file.name)
+        stored = draft / weights.FILE
+        if half and stored.exists():
+            weights.write({name: halved(weight) for name, weight in load_file(stored).items()}, stored)
+            said = read_json(draft / PROVENANCE)
+            said["sha256"] = said.get("sha256", {}) | {weights.FILE: sha256(stored)}
+            write_json(draft / PROVENANCE, said | {"half": True})
+
+    return make_once(target, each.address, make)[1]
 
 
 def halved(weight: torch.Tensor) -> torch.Tensor:

@@ -158,8 +158,9 @@ def load(folder: Path) -> "ChartParser":
 
 
 def leaf(word: str) -> str:
-    """The word as a leaf of a tree in brackets: no bracket, no space, never empty."""
-    return _ESCAPED.sub(lambda found: ESCAPES[found[0]], _SPACE.sub("_", word)) or "_"
+    """The word as a leaf of a tree in brackets: no bracket, no space, never empty; `\\*` for `*`, as in the Penn
+    Treebank, as that is any word in a bare tree."""
+    return r"\*" if word == "*" else _ESCAPED.sub(lambda found: ESCAPES[found[0]], _SPACE.sub("_", word)) or "_"
 
 
 def sentence(text: Sequence[str]) -> "InputSentence":
