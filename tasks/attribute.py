@@ -87,7 +87,7 @@ class Attribute(ControlTask):
         ]
         rows = list(zip(texts, said, targets, strict=True))
         if unknown := sorted({": ".join(target) for _, probs, target in rows if target[1] not in probs}):
-            what = "attribute: the judge does not know %s, as no text that it learned from has it; such targets are missed"
+            what = "attribute: the judge knows no %s, as no text that it learned from has it; these count as missed"
             log.warning(what, ", ".join(unknown))
         right = [float(bool(words) and bool(probs) and likeliest(probs) == value) for words, probs, (_, value) in rows]
         probability = [probs.get(value, 0.0) if words else 0.0 for words, probs, (_, value) in rows]
