@@ -150,6 +150,9 @@ class Infilling(GapTask):
     def least_words(self, target: Mapping[str, Any]) -> int:
         return len(target["left"]) + _bounds(target["length"], target)[0] + len(target["right"])
 
+    def most_words(self, target: Mapping[str, Any]) -> int:
+        return len(target["left"]) + _bounds(target["length"], target)[1] + len(target["right"])
+
     def gap(self, target: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         return target["left"], target["right"]
 

@@ -1,6 +1,7 @@
 """Sums over the states of an automaton, against sums over all texts."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -80,6 +81,19 @@ def test_states_that_no_text_can_be_in_do_not_hide_the_others(natural, wanted):
     (gradient,) = torch.autograd.grad(chain.log_prob().sum(), probs)
     assert gradient.isfinite().all()
     assert chain.factors().exp()[0, wanted].argmax() == END  # it conditions
+
+
+def test_the_gradient_towards_a_phrase_that_is_all_but_impossible_is_finite():
+    """Five words in a row and END, of a probability of 3e-9 each, are less than float32 holds."""
+    size, length = 330, 20
+    phrase = pattern([Some(words(range(size), size), 0, length), *(Some(words([w], size), 1, 1) for w in range(5, 10)),
+                      Some(words(range(size), size), 0, length)], size)  # fmt: skip
+    logits = torch.zeros(1, length, size).index_fill(2, torch.tensor([40]), 40.0).requires_grad_()
+    probs = (1 - 1e-6) * logits.softmax(-1) + 1e-6 / size
+    found = Chain(Stacked.of([phrase]), probs).log_prob()
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert gradient.isfinite().all() and gradient[..., 5:10].abs().sum() > 0
+    assert found.item() == pytest.approx(math.log(length - 5) + 6 * math.log(1e-6 / size), abs=0.01)
 
 
 def test_texts_of_many_unlikely_words_do_not_underflow():

@@ -61,10 +61,12 @@ class Shown(DenoiserEncoder):
 def test_accuracy_falls_with_noise_and_a_classifier_that_is_always_wrong_is_at_0(classifier, monkeypatch):
     monkeypatch.setattr(Reads, "table", classifier.lm.table(), raising=False)
     classifier.encoder, classifier.head = Shown(), Reads(classifier)
-    monkeypatch.setattr(dashboard, "TIMES", (1e-6, 0.95))
+    monkeypatch.setattr(dashboard, "LEVELS", (0.0, 0.95))
+    monkeypatch.setattr(classifier.lm, "low", 0.01)
     clean, noisy = dashboard.accuracy("colours", classifier)
     assert clean["accuracy"] == 1.0 and clean["n"] == noisy["n"] > 5 and noisy["accuracy"] < 0.9
-    assert (clean["task"], clean["t"], noisy["t"]) == ("colours", 1e-6, 0.95)
+    # neither is trained on less noise than that, and no sampler goes there
+    assert (clean["task"], clean["t"], noisy["t"]) == ("colours", 0.01, 0.95)
     classifier.head = Reads(classifier, sign=-1.0)
     assert dashboard.accuracy("colours", classifier)[0]["accuracy"] == 0.0
 
@@ -76,7 +78,7 @@ def test_a_classifier_is_looked_at_once_and_the_random_numbers_of_the_run_are_le
     torch.manual_seed(3)
     rows = dashboard.classifiers({"one": method, "other": method, "fudge": object()})
     assert torch.equal(torch.rand(1), expected)
-    assert [row["t"] for row in rows] == list(dashboard.TIMES)
+    assert len(rows) == len(dashboard.LEVELS) and rows[0]["t"] > classifier.lm.low
     assert rows == dashboard.classifiers({"one": method})
 
 

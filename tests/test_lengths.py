@@ -32,6 +32,13 @@ def test_where_too_few_meet_it_all_texts_count_and_none_is_too_short():
     assert drawn(own, {}, least=30) == {30}
 
 
+def test_no_text_is_longer_than_the_target_allows():
+    own = lengths(FakeCorpus(), enough=1)
+    shortest = min(drawn(own, {"colour": "red"}))
+    assert {own.draw({"colour": "red"}, 0, i / 200, shortest) for i in range(200)} == {shortest}
+    assert own.draw({}, 30, 0.5, 31) == 30
+
+
 def test_a_rare_target_is_looked_for_in_all_texts():
     corpus = FakeCorpus()
     everywhere, few = lengths(corpus, enough=1), lengths(corpus, texts=1, enough=2)

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from diffcontrol.layout import of_text
 from diffcontrol.refused import Refused
 from diffcontrol.requests import choose, sources
 from diffcontrol.task import Request
@@ -156,6 +157,16 @@ def test_a_line_of_the_authors_files_brings_its_sentence(corpus):
     both = choose({"one": Lined("colour"), "other": Lined("animal", ANIMALS)}, corpus, [line], None, 0)
     assert both[0].targets == {"one": "red", "other": "cat"} and both[0].source.words == ("a", "red", "cat")
     assert sources(choose({"one": Lined("colour")}, corpus, [line, "blue"], None, 0)) is None
+
+
+def test_a_length_that_no_layout_has_is_refused(corpus, monkeypatch):
+    tasks = {name: FakeTask(COLOURS, corpus) for name in ("gap", "tags")}
+    monkeypatch.setattr(tasks["gap"], "layouts", lambda target: [of_text({}, end, 20) for end in (4, 5, 6)])
+    monkeypatch.setattr(tasks["tags"], "words", lambda target: 8)
+    with pytest.raises(Refused, match="entry 1: tags asks for 8 words, .* leaves room for 3 to 5"):
+        choose(tasks, corpus, [{"gap": "red", "tags": "red"}], None, 0)
+    monkeypatch.setattr(tasks["tags"], "words", lambda target: 4)
+    assert len(choose(tasks, corpus, [{"gap": "red", "tags": "red"}], None, 0)) == 1
 
 
 def test_targets_of_different_lengths_are_refused(corpus, monkeypatch):

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
 
-from diffcontrol import hardware, speed
+from diffcontrol import fitting, hardware, speed
 from diffcontrol.refused import Refused
 from diffcontrol.store import Store, weights
 from diffcontrol.store.provenance import sha256
@@ -265,6 +265,23 @@ def test_seconds_of_trainings_count_each_model_once_and_those_it_was_trained_on(
     assert own.seconds({"lm": toy(), "guides": {"a": child(), "b": child()}}) == 5.0
     assert own.seconds({"lm": toy()}) == 2.0 and own.seconds({"strength": 3}) == 0
     assert own.seconds({"lm": toy(lr=0.06)}) == 0  # not there
+
+
+def test_a_child_is_the_same_whether_its_parent_was_trained_just_before_it_or_long_ago(tmp_path):
+    at_once = Store(tmp_path / "one", trainer=TRAINER).fit(child())
+    Store(tmp_path / "other", trainer=TRAINER).fit(toy())
+    later = Store(tmp_path / "other", trainer=TRAINER).fit(child())
+    for name, weight in at_once.state_dict().items():
+        assert torch.equal(weight, later.state_dict()[name]), name
+
+
+def test_whether_a_training_is_compiled_stays_over_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, "has_compiler", lambda device: True)
+    draft, module, cpu = tmp_path / "draft", Store(tmp_path).build(toy()), torch.device("cpu")
+    draft.mkdir()
+    for steps in (speed.LONG + 1, 10):  # what is left is short
+        assert fitting._conditions(module, draft, "toy", {}, steps, cpu)["compile"] is True
+    assert fitting._conditions(module, draft, "toy", {"compile": False}, 10, cpu)["compile"] is False
 
 
 def test_a_parent_is_frozen_while_its_child_trains(tmp_path):

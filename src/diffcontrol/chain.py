@@ -17,14 +17,18 @@ from torch import Tensor
 
 from diffcontrol.automaton import Stacked
 
-TINY = 1e-30
+TINY = 1e-300
 
 
 class Chain:
-    """Texts of independent words, probs [B L V], and the automata of one target each."""
+    """Texts of independent words, probs [B L V], and the automata of one target each.
+
+    It is computed in double precision: some words in a row that are all but impossible are less than float32 holds.
+    """
 
     def __init__(self, automata: Stacked, probs: Tensor):
         self.automata = automata = automata.to(probs.device)
+        self.dtype, probs = probs.dtype, probs.double()
         B, L, _ = probs.shape
         count = automata.table.shape[2]
         self.classes = automata.classes[:, None].expand(-1, L, -1)  # [B L V]
@@ -53,7 +57,7 @@ class Chain:
     def log_prob(self) -> Tensor:
         """log p(accepted), [B]; differentiable in the probabilities."""
         first = self.later[0].gather(1, self.automata.start[:, None])[:, 0]
-        return first.clamp(min=TINY).log() + self.scale
+        return (first.clamp(min=TINY).log() + self.scale).to(self.dtype)
 
     def factors(self) -> Tensor:
         """log p_i(w | accepted) − log p_i(w) up to a constant at each position, [B L V]; its greatest value is 0."""
@@ -67,4 +71,4 @@ class Chain:
             alpha = alpha / alpha.amax(1, keepdim=True).clamp(min=TINY)
         factors = torch.stack(found, 1)
         factors = (factors / factors.amax(2, keepdim=True).clamp(min=TINY)).clamp(min=TINY).log()
-        return factors.gather(2, self.classes)
+        return factors.to(self.dtype).gather(2, self.classes)

@@ -17,7 +17,7 @@ from diffcontrol.steering.base import Control, Look, Steering
 from diffcontrol.steering.classifier import ControlClassifier
 from diffcontrol.task import Request, Target
 
-TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the noise levels, from little noise to much
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the way from the least noise of the language model to the most
 TEXTS = 200  # dev texts at most
 Row = dict[str, Any]  # of a table
 
@@ -36,7 +36,7 @@ def classifiers(methods: Mapping[str, Any]) -> list[Row]:
 @torch.no_grad()
 def accuracy(task: str, classifier: ControlClassifier) -> list[Row]:
     """How often a classifier finds a target that a dev text meets likelier than one of another text's that it does not
-    meet, at each of TIMES: 1 if always, ½ by chance. Targets and noise are drawn with a seed of their own."""
+    meet, at times at each of LEVELS: 1 if always, ½ by chance. Targets and noise are drawn with a seed of their own."""
     corpus, lm = classifier.corpus, classifier.lm
     pairs = _pairs(classifier, torch.Generator().manual_seed(seed_of(0)))
     if not pairs:
@@ -44,7 +44,8 @@ def accuracy(task: str, classifier: ControlClassifier) -> list[Row]:
     places, own, other = (list(column) for column in zip(*pairs, strict=True))
     ids, device = corpus.ids["dev"][places], classifier.device
     rows = []
-    for number, time in enumerate(TIMES):
+    for number, level in enumerate(LEVELS):
+        time = round(lm.low + (1 - lm.low) * level, 2)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed_of(0, number))
             t = torch.full((len(ids),), time, device=device)

@@ -21,7 +21,7 @@ from diffcontrol.training import Trainable
 
 log = logging.getLogger(__name__)
 CONDITIONS = "conditions.json"
-COMPARED = ("precision", "device", "threads", "world")  # conditions that change weights a little
+COMPARED = ("precision", "compile", "device", "threads", "world")  # conditions that change weights a little
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")  # of which every process has the whole model
@@ -166,6 +166,8 @@ def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str,
     if precision not in PRECISIONS[1:] or options.get("precision", "auto") != "auto":
         precision, why = speed.precision_for(module, steps, options, device)
     compiles, why_compiled = speed.compiling(options.get("compile", "auto"), steps, device)
+    if "compile" in kept and options.get("compile", "auto") == "auto" and (compiles or speed.has_compiler(device)):
+        compiles, why_compiled = kept["compile"], "as before it was stopped"
     log.info("training %s for %d steps, as no stored model has its settings; in %s: %s; %scompiled: %s", name, steps,
              precision, why, "" if compiles else "not ", why_compiled)  # fmt: skip
     machine = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"

@@ -35,20 +35,21 @@ class TrainingLengths(Shared):
         self.most = data.length - 2  # words beside START and END
         self.by_target: dict[tuple[str, int], dict[str, Lengths]] = {}
 
-    def draw(self, targets: Mapping[str, Target], least: int, uniform: float) -> int:
-        """A number of words, `least` at the least, for a text that is to meet the targets, by a number from [0, 1). Of
-        several targets that which the smallest share of training texts meets decides."""
+    def draw(self, targets: Mapping[str, Target], least: int, uniform: float, most: int | None = None) -> int:
+        """A number of words, from `least` to `most` where there is one, for a text that is to meet the targets, by a
+        number from [0, 1). Of several targets that which the smallest share of training texts meets decides."""
         found = [self._meeting(name, target) for name, target in targets.items()]
         known = [(len(own) / texts, own) for own, texts in found if len(own) >= self.enough]
         choices = min(known, key=lambda one: one[0])[1] if known else self._all
-        able = [length for length in choices if length >= least] or [n for n in self._all if n >= least] or [least]
+        within = range(least, 1 + (self.most if most is None else most))
+        able = [n for n in choices if n in within] or [n for n in self._all if n in within] or [least]
         return able[int(uniform * len(able))]
 
     def end(self, layout: Layout, targets: Mapping[str, Target], least: int, uniform: float, length: int,
-            said: int | None = None) -> Layout:  # fmt: skip
+            said: int | None = None, most: int | None = None) -> Layout:  # fmt: skip
         """The layout of a row of `length` positions with END after as many words as the targets say (`said`), else
-        after a drawn number, behind what the layout fixes."""
-        words = said or self.draw(targets, max(least, *layout.words, 1), uniform)
+        after a drawn number, at most `most`, behind what the layout fixes."""
+        words = said or self.draw(targets, max(least, *layout.words, 1), uniform, most)
         return of_text(layout.words, min(words, length - 2) + 1, length)
 
     @cached_property

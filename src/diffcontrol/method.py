@@ -81,6 +81,11 @@ class Method(ABC):
         """
         raise Refused(f"{type(self).__name__} has no guide of its own to choose texts by")
 
+    @classmethod
+    def has_opinion(cls, node: Mapping[str, Any]) -> bool:
+        """Whether the method that a config node describes has a guide of its own."""
+        return cls.opinion is not Method.opinion
+
     def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:
         """How the request's first text comes about, for reports: the time and the likeliest words at `n` of the steps,
         the last one included; nothing unless overridden, as most methods write word by word."""

@@ -184,12 +184,19 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         request = Request({name: tasks[name].parse(target) for name, target in by_task.items()}, source)
     except Refused as refused:
         raise Refused(f"{where}: {refused}") from refused
-    if not joint([tasks[name].layouts(target) for name, target in request.targets.items()]):
+    layouts = joint([tasks[name].layouts(target) for name, target in request.targets.items()])
+    if not layouts:
         raise Refused(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
     said = {name: n for name, task in tasks.items() if (n := task.words(request.targets[name])) is not None}
     if len(set(said.values())) > 1:
         lengths = ", ".join(f"{n} words by {name}" for name, n in said.items())
         raise Refused(f"{where}: the targets ask for texts of different lengths ({lengths})")
+    if all(ends := [layout.end for layout in layouts]):
+        fixed = sorted({end - 1 for end in ends if end})
+        for name, n in said.items():
+            if n not in fixed:
+                among = f"{fixed[0]} to {fixed[-1]}" if fixed[1:] else str(fixed[0])
+                raise Refused(f"{where}: {name} asks for {n} words, and what the targets fix leaves room for {among}")
     for name, task in tasks.items():
         if said and (least := task.least_words(request.targets[name])) > (most := min(said.values())):
             raise Refused(f"{where}: {name} needs {least} words at least, and {next(iter(said))} asks for {most}")

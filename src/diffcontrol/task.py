@@ -154,6 +154,10 @@ class ControlTask(Content):
         """
         return self.words(target) or 0
 
+    def most_words(self, target: Target) -> int | None:
+        """How many words a text that meets the target has at most; as many as `words` says unless overridden."""
+        return self.words(target)
+
     @abstractmethod
     def serialize(self, target: Target) -> list[str]:
         """The target as words, for predictors and fine-tuned models that read it as a prompt."""

@@ -11,6 +11,7 @@ from diffcontrol.draws import Draws
 from diffcontrol.method import Method
 from diffcontrol.methods.candidates import BestOf, MinimumBayesRisk, agreement
 from diffcontrol.methods.rejection import Sampled
+from diffcontrol.refused import Refused
 from diffcontrol.task import Request
 from tests.fakes import COLOURS, GPT2, OPTIM, FakeCorpus, FakeTask
 
@@ -49,6 +50,17 @@ def test_the_text_most_like_the_others_is_chosen():
     method = MinimumBayesRisk(Written(texts), k=3)
     assert method.generate([Request({"colour": "red"})], 2) == [[best, best]]
     assert agreement([["a"], []]) == [0.0, 0.0] and agreement([["a"]]) == [0.0]
+
+
+@pytest.mark.parametrize("node", [
+    {"_target_": "diffcontrol.methods.smc.Smc"},
+    {"_target_": "diffcontrol.methods.guided_diffusion.GuidedDiffusion",
+     "steering": {"colour": {"_target_": "diffcontrol.steering.anchor.Anchor"}}},
+])  # fmt: skip
+def test_without_a_guide_the_best_is_refused_before_anything_is_written(node, monkeypatch):
+    monkeypatch.setattr(Method, "check_node", lambda *_: None)
+    with pytest.raises(Refused, match="has no guide of its own here"):
+        BestOf.check({"method": node}, {"colour": FakeTask()}, FakeCorpus())
 
 
 def test_the_guides_favourite_is_chosen_for_every_request():

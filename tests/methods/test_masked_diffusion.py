@@ -137,6 +137,20 @@ def test_its_opinion_is_the_heads_of_the_whole_text(lm, classifier):
     assert opinion[0] > opinion[1] and (opinion <= 0).all()
 
 
+def test_of_several_layouts_those_are_drawn_that_are_as_long_as_another_task_says(lm, classifier, monkeypatch):
+    class Gap(FakeTask):
+        def layouts(self, target):
+            return [of_text({1: "a"}, end, 10) for end in (4, 5, 6)]
+
+    requests = [Request({"gap": "red", "word": "red"})] * 50
+    writer = method(lm, {"gap": Anchor(Gap()), "word": classifier})
+    assert {layout.end for layout in writer.layouts(requests, Draws(range(50)), lm.length)} == {4, 5, 6}
+    monkeypatch.setattr(FakeTask, "least_words", lambda self, target: 4)
+    assert {layout.end for layout in writer.layouts(requests, Draws(range(50)), lm.length)} == {5, 6}
+    monkeypatch.setattr(FakeTask, "words", lambda self, target: 5)
+    assert {layout.end for layout in writer.layouts(requests, Draws(range(50)), lm.length)} == {6}
+
+
 def test_one_layout_of_several_is_drawn_for_each_text(lm):
     class Either(FakeTask):
         def layouts(self, target):

@@ -60,13 +60,15 @@ def test_log_prob_is_that_of_the_factorised_posterior():
     torch.testing.assert_close(found, Chain(control.stacked, probabilities(logits())).log_prob())
 
 
-def test_early_conditioning_is_a_share_that_grows_to_all_of_it():
+def test_early_conditioning_is_a_share_that_grows_to_all_of_it_at_the_least_noise():
     control = Weighted([(1.0, ExactControl([phrase()] * 2))])
     whole = predict(Conditioning(Unguided()), control).logits - logits()
     none = predict(Conditioning(Unguided(), early=0.0), control, at=1.0).logits - logits()
-    half = predict(Conditioning(Unguided(), early=0.0), control, at=0.5).logits - logits()
+    half = predict(Conditioning(Unguided(), early=0.0), control, at=0.55).logits - logits()  # 0.1 is the least
+    last = predict(Conditioning(Unguided(), early=0.0), control, at=0.1).logits - logits()
     torch.testing.assert_close(none, torch.zeros_like(none))
     torch.testing.assert_close(half, whole / 2, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(last, whole, atol=1e-5, rtol=1e-4)
 
 
 def test_controls_without_an_automaton_are_left_to_the_other_guidance_at_its_own_times():

@@ -47,6 +47,6 @@ class Conditioning(Guidance):
         if control.exact is None:
             return prediction
         chain = Chain(control.exact, probabilities(prediction.logits))
-        share = self.early + (1 - self.early) * (1 - t)[:, None, None]
+        share = 1 - (1 - self.early) * ((t - denoiser.low) / (1 - denoiser.low))[:, None, None]
         factors = pad(share * chain.factors(), (0, 0, 1, 0))  # START's position keeps its logits
         return prediction.reweighed(prediction.logits + factors, denoiser.table())

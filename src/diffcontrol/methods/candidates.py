@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from hydra.utils import get_object
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
 from diffcontrol.data.corpus import Corpus
@@ -20,7 +21,9 @@ from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 
-_SMOOTH = SmoothingFunction().method2  # adds one to n-gram counts, as e2e-metrics' BLEUScore with smoothing 1.0
+_SMOOTH = (
+    SmoothingFunction().method2
+)  # adds one to the counts of bigrams and longer; e2e-metrics to those of words, too
 
 
 class Chosen(Method):
@@ -77,6 +80,13 @@ def _bleu(reference: Sequence[str], text: Sequence[str]) -> float:
 
 class BestOf(Chosen):
     """The candidate that the method's own guide likes best."""
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        super().check(node, tasks, corpus)
+        kind = get_object(node["method"]["_target_"])
+        if not kind.has_opinion(node["method"]):
+            raise Refused(f"best: {kind.__name__} has no guide of its own here, so it cannot choose among its texts")
 
     def scores(self, requests: Sequence[Request], groups: Sequence[list[list[str]]]) -> list[list[float]]:
         rows = [request for request in requests for _ in range(self.k)]

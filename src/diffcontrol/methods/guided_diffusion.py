@@ -45,7 +45,7 @@ class GuidedDiffusion(Steered):
         layouts, predictions = self._started(requests, draws)
         for step, prediction in enumerate(predictions):  # noqa: B007
             progress(step / (self.sampler.steps + 1))
-        return self._texts(prediction, layouts)[:: len(layouts) // len(requests)]
+        return self.completed(requests, self._texts(prediction, layouts)[:: len(layouts) // len(requests)])
 
     @torch.no_grad()
     def denoising(self, request: Request, n: int) -> list[tuple[float, list[str]]]:

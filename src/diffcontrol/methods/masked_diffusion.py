@@ -54,7 +54,7 @@ class MaskedDiffusion(Steered):
         for share in self.sampler(ids, lm.mask, predict, draws, self.least(requests)):
             progress(share)
         rows = zip(ids.tolist(), layouts, strict=True)
-        return [lm.corpus.vocabulary.decode(row, layout.words) for row, layout in rows]
+        return self.completed(requests, [lm.corpus.vocabulary.decode(row, layout.words) for row, layout in rows])
 
     @torch.no_grad()
     def opinion(self, requests: Sequence[Request], texts: Sequence[Sequence[str]]) -> Tensor:

@@ -58,17 +58,45 @@ class Steered(Method):
 
     def layouts(self, requests: Sequence[Request], draws: Draws, length: int) -> list[Layout]:
         """What is fixed in each row of `length` positions, drawn where a target allows several ways."""
-        choices = [[s.layouts(r.targets[task]) for task, s in self.steering.items()] for r in requests]
-        fixed = [drawn(joint(options), u) for options, u in zip(choices, draws.uniform().tolist(), strict=True)]
-        if not self.lengths or any(steering.ends for steering in self.steering.values()):
+        fixed = [drawn(self._able(r), u) for r, u in zip(requests, draws.uniform().tolist(), strict=True)]
+        if not self.lengths:
             return fixed
-        rows = zip(fixed, requests, draws.uniform().tolist(), strict=True)
+        uniforms = draws.uniform().tolist()  # used or not, so that what is drawn after them is the same
+        if any(steering.ends for steering in self.steering.values()):
+            return fixed
+        rows = zip(fixed, requests, uniforms, strict=True)
         return [own if own.end else self._ended(self.lengths, own, request, u, length) for own, request, u in rows]
+
+    def _able(self, request: Request) -> list[Layout]:
+        """The layouts that all tasks agree on: where they fix END, those of a text as long as the tasks say that fix
+        no words, and not shorter than these need."""
+        choices = {task: steering.layouts(request.targets[task]) for task, steering in self.steering.items()}
+        found = joint(list(choices.values()))
+        others = [(s, request.targets[task]) for task, s in self.steering.items() if not choices[task]]
+        said = {n for steering, target in others if (n := steering.positions(target))}
+        least = max((steering.least(target) for steering, target in others), default=0)
+        able = [own for own in found if own.end is None or (said <= {own.end + 1} and least <= own.end + 1)]
+        return able or found
 
     def _ended(self, lengths: TrainingLengths, layout: Layout, request: Request, uniform: float, length: int) -> Layout:
         asked, positions = {task: request.targets[task] for task in self.steering}, self.positions(request)
         least, said = self.least([request]) - 2, positions - 2 if positions else None
-        return lengths.end(layout, asked, least, uniform, length, said)
+        most = [n for task, s in self.steering.items() if (n := s.most(request.targets[task])) is not None]
+        return lengths.end(layout, asked, least, uniform, length, said, min(most) - 2 if most else None)
+
+    def completed(self, requests: Sequence[Request], texts: Sequence[list[str]]) -> list[list[str]]:
+        """What was written, as the steerings complete it."""
+        found = list(texts)
+        for task, steering in self.steering.items():
+            rows = zip(requests, found, strict=True)
+            found = [steering.completed(words, request.targets[task]) for request, words in rows]
+        return found
+
+    @classmethod
+    def has_opinion(cls, node: Mapping[str, Any]) -> bool:
+        """Whether something guides; where all that is asked for is fixed at its place, nothing does."""
+        kinds = [get_object(own["_target_"]) for own in node["steering"].values()]
+        return super().has_opinion(node) and any(kind.control is not Steering.control for kind in kinds)
 
     def guides(self) -> list[nn.Module]:
         """The steerings that are networks."""

@@ -123,6 +123,14 @@ class Steering(ABC):  # noqa: B024  each part may be left out
         """How many positions the control of a target reads at least, START and END included."""
         return self.positions(target) or 0
 
+    def most(self, target: Target) -> int | None:
+        """How many positions a text that meets the target takes at most; None where there is no such number."""
+        return self.positions(target)
+
+    def completed(self, words: Sequence[str], target: Target) -> list[str]:
+        """The text that was written, with words put in that the target fixes and the network cannot write."""
+        return list(words)
+
 
 class ByTask(Steering):
     """Steering by what a task says of texts, whose numbers of positions are therefore the task's."""
@@ -135,3 +143,7 @@ class ByTask(Steering):
 
     def least(self, target: Target) -> int:
         return self.task.least_words(target) + 2
+
+    def most(self, target: Target) -> int | None:
+        words = self.task.most_words(target)
+        return None if words is None else words + 2

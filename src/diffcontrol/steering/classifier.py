@@ -35,6 +35,7 @@ class NoisyLM(Protocol):
     width: int  # of its hidden states
     length: int
     window: int
+    low: float  # the least time that it is trained at
 
     def times(self, size: int) -> Tensor:
         """Times [size] to train at, those that are sampled."""

@@ -37,6 +37,9 @@ class Exact(ByTask):
     def check(cls, task: ControlTask, corpus: Corpus) -> None:
         task.automaton(corpus.vocabulary)
 
+    def completed(self, words: Sequence[str], target: Target) -> list[str]:
+        return self.task.completed(words, target)
+
     def control(self, targets: Sequence[Target]) -> Control:
         return ExactControl([self.automaton(target) for target in targets])
 

@@ -118,10 +118,11 @@ class Store:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(recipe.get("model_seed", 0)))  # initial weights, too, belong to the recipe
                 module = self._construct(recipe)
-            folder = self._found(name) or self._made(
-                recipe, name, lambda draft: self._train(recipe, name, module, draft),
-                lambda draft: fitting.fit(module, draft, name, self.trainer, self.logger),
-            )  # fmt: skip
+            with torch.random.fork_rng(devices=[]):  # it may be a parent, whose child's initial weights come next
+                folder = self._found(name) or self._made(
+                    recipe, name, lambda draft: self._train(recipe, name, module, draft),
+                    lambda draft: fitting.fit(module, draft, name, self.trainer, self.logger),
+                )  # fmt: skip
             weights.load(module, folder, recipe)
             self.built[name] = module.eval().requires_grad_(False).to(self.device)
         return self.built[name]
