@@ -151,10 +151,19 @@ def test_what_there_is_not_is_refused(arguments, said):
 
 @pytest.mark.parametrize(("override", "said"), [
     ("method=fudge", "the argument `method` of load does"), ("task=length", "generate(task=target) does"),
+    ("lengths=null", "lengths=null: lengths is a group, and one of its options is needed: model, training"),
+    ("lengths=[1]", "lengths=[1]: Hydra cannot compose this"),
 ])  # fmt: skip
 def test_what_an_override_cannot_choose_is_refused(override, said):
     with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
         diffcontrol.load(override)
+
+
+def test_without_the_judge_of_fluency_texts_have_no_perplexity(store):
+    model = diffcontrol.load(*TINY, "~judge.teacher", store=store)
+    assert model.generate(length=5, n=1)[0].perplexity is None
+    with pytest.raises(diffcontrol.Refused, match="perplexity=True needs the judge teacher"):
+        model.generate(length=5, n=1, perplexity=True)
 
 
 def test_numbers_of_numpy_and_pytorch_are_numbers(model):

@@ -159,7 +159,10 @@ class Model:
         cfg = self._configured(tuple(targets), seed)
         cfg["targets"] |= {"from": [{task: _plain(target) for task, target in targets.items()}], "n": None}
         cfg["targets"]["on_invalid"] = "error"  # there is one target
-        if perplexity is False or (perplexity is None and not self.store.has(cfg["judge"][TEACHER])):
+        teacher = cfg["judge"].get(TEACHER)
+        if perplexity is True and not teacher:
+            raise Refused(f"perplexity=True needs the judge {TEACHER}, which judge=… or an override has left out")
+        if teacher and (perplexity is False or (perplexity is None and not self.store.has(teacher))):
             del cfg["judge"][TEACHER]
         try:
             ready = prepare(cfg, self.store)
@@ -184,12 +187,18 @@ class Model:
         groups = {"method": self.methods, "task": tasks}
         chosen = [f"{group}=[{','.join(names)}]" for group, names in groups.items() if names]
         try:
+            for override in self.overrides:
+                places.refuse_null(override)
             with _hydra() as loader:
                 for group, names in groups.items():
                     known = loader.get_group_options(group)
                     for name in set(names) - set(known):
                         raise Refused(f"{group}={name}: there is no such {group}; it is one of {', '.join(known)}")
                 cfg = compose("config", [*self.overrides, *chosen])
+        except Refused:
+            raise
+        except (ValueError, TypeError) as error:
+            raise Refused(f"{', '.join(self.overrides)}: Hydra cannot compose this ({error})") from error
         except HydraException as error:  # it names the value and lists what is allowed, then where it looked
             raise Refused(" ".join(str(error).partition("\nConfig search path")[0].split())) from error
         OmegaConf.set_struct(cfg, False)

@@ -61,13 +61,12 @@ def check(arguments: Sequence[str]) -> None:
         package, extra = PLUGINS[argument]
         if not installed(package):
             raise SystemExit(f"diffcontrol: {argument} needs pip install 'diffcontrol[{extra}]'")
-    for key, _, value in (argument.partition("=") for argument in arguments):
-        if value == "null" and (places.conf() / key).is_dir():
-            options = ", ".join(sorted(path.stem for path in (places.conf() / key).glob("*.yaml")))
-            raise SystemExit(
-                f"diffcontrol: {key}=null: {key} is a group, and one of its options is needed: {options}; "
-                "leave it out for the default"
-            )
+    for argument in arguments:
+        try:
+            places.refuse_null(argument)
+        except Refused as error:
+            raise SystemExit(f"diffcontrol: {error}") from None
+        key, _, value = argument.partition("=")
         if key in FOLDERS and "$" not in value:
             there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
             if not there.is_dir():

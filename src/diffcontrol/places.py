@@ -4,6 +4,8 @@ import logging
 from functools import cache
 from pathlib import Path
 
+from diffcontrol.refused import Refused
+
 log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parent
 CLONE = PACKAGE.parents[1]
@@ -13,6 +15,23 @@ def conf() -> Path:
     """The folder conf/: that of the wheel, which has it within the package, or else that of the clone."""
     packed = PACKAGE / "conf"
     return packed if packed.is_dir() else CLONE / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The options of a group of the configuration; none if it is no group."""
+    return sorted(path.stem for path in (conf() / group).glob("*.yaml"))
+
+
+def refuse_null(argument: str) -> None:
+    """Checks an override as group=null, which Hydra answers with a traceback.
+
+    Raises:
+        Refused: a group is set to null.
+    """
+    group, _, value = argument.partition("=")
+    if value == "null" and (known := options(group)):
+        raise Refused(f"{argument}: {group} is a group, and one of its options is needed: {', '.join(known)}; leave it "
+                      "out for the default")  # fmt: skip
 
 
 def shipped() -> str | None:
