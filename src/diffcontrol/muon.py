@@ -2,6 +2,10 @@
 
 `torch.optim.Muon` orthogonalises in bf16. A processor without bf16 emulates it, and then a step of our language model
 takes ten times as long, so there this one does the same iteration in fp32, for all matrices of one shape at once.
+
+The step of a matrix grows with √max(1, rows / columns), rows being what it puts out. GPT-2 keeps its matrices the other
+way round, so that in causal LMs, experts and infillers the factor falls on those that narrow in place of those that
+widen. It makes no difference there (docs/log.md).
 """
 
 import math
