@@ -171,7 +171,7 @@ class Drawn(TrainingLengths):
     def __init__(self):
         super().__init__(FakeCorpus(), {})
 
-    def draw(self, targets, least, uniform):
+    def draw(self, targets, least, uniform, most=None):
         assert 0 <= uniform < 1
         return max(5, least)
 
