@@ -21,9 +21,8 @@ from diffcontrol.method import Method, Progress
 from diffcontrol.refused import Refused
 from diffcontrol.task import ControlTask, Request
 
-_SMOOTH = (
-    SmoothingFunction().method2
-)  # adds one to the counts of bigrams and longer; e2e-metrics to those of words, too
+# Adds one to the counts of bigrams and longer; e2e-metrics does so to those of single words, too.
+_SMOOTH = SmoothingFunction().method2
 
 
 class Chosen(Method):

@@ -41,7 +41,7 @@ def _asked(row: Row) -> tuple:
     return row.title, row.tasks, row.method
 
 
-def _settings(row: Row, but: str = " ") -> dict[str, str]:
+def _settings(row: Row, but: tuple[str, ...] = ()) -> dict[str, str]:
     """What the command line set beside the strengths, but for names that begin so."""
     found = {name: value for name, value in row.setting.items() if name.startswith(SETTING)}
     return {name: value for name, value in found.items() if not name.startswith(but)}
@@ -66,8 +66,8 @@ def _beside(rows: Sequence[Row], like: Row, method: str) -> Row | None:
     """The row of this method beside another one: with the same settings, but for those of gold, which has none, and
     those of single methods."""
     beside = [row for row in rows if _asked(row) == (like.title, like.tasks, method)]
-    shared = _settings(like, OF_METHOD)
-    same = [row for row in beside if method == "gold" or _settings(row, OF_METHOD) == shared]
+    shared = _settings(like, (OF_METHOD,))
+    same = [row for row in beside if method == "gold" or _settings(row, (OF_METHOD,)) == shared]
     return same[0] if same else None
 
 

@@ -33,8 +33,12 @@ def provenance(seconds: float, conditions: dict[str, Any], parents: dict[str, st
 
 def checksums(folder: Path) -> dict[str, str]:
     """sha256 of every file of an entry but those that say what it is."""
-    files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in (CONFIG, PROVENANCE))
-    return {path.name: sha256(path) for path in files}
+    return {path.name: sha256(path) for path in files(folder) if path.name not in (CONFIG, PROVENANCE)}
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of an entry, by name; folders in it, which other programs leave, are none of it."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def sha256(file: Path) -> str:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from diffcontrol.drafts import make_once, read_json, write_json
 from diffcontrol.refused import Refused
 from diffcontrol.store import weights
-from diffcontrol.store.provenance import CONFIG, PROVENANCE, sha256, verify
+from diffcontrol.store.provenance import CONFIG, PROVENANCE, files, sha256, verify
 
 ADDRESS = re.compile(r"\w+-[0-9a-f]{12}")
 
@@ -70,10 +70,6 @@ class Entry:
         """Seconds since it was made, or since anything in its folder changed where its configuration is missing."""
         config = self.folder / CONFIG
         return time.time() - (config if config.exists() else self.folder).stat().st_mtime
-
-
-def files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.is_file()]
 
 
 def entries(root: Path) -> list[Entry]:
