@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra.utils import get_object
 
+from diffcontrol import annotated
 from diffcontrol.recipe import class_of
 from diffcontrol.refused import Refused
 
@@ -98,10 +99,10 @@ def arguments_of(made: Callable[..., Any]) -> ArgumentsOf:
 
 def takes(made: Callable[..., Any], given: Mapping[str, Any], where: str, complete: bool = True) -> None:
     """Checks that a class or function takes the arguments that are given by name, and, if they are `complete`, that it
-    needs no others.
+    needs no others. What its annotations say is an object of a class has to be described as one.
 
     Raises:
-        Refused: it has no such argument, or one that it needs is missing.
+        Refused: it has no such argument, one that it needs is missing, or one is an object of another class.
     """
     try:
         known = inspect.signature(made).parameters
@@ -112,6 +113,9 @@ def takes(made: Callable[..., Any], given: Mapping[str, Any], where: str, comple
     for key, value in given.items():
         if key not in known and not anything:
             raise Refused(f"{where}.{key}={value!r}: {name} has no such argument; it has {', '.join(known)}")
+        if key in known and not annotated.fits(value, known[key].annotation):
+            got = f"._target_={value['_target_']}" if annotated.is_described(value) else f"={value!r}"
+            raise Refused(f"{where}.{key}{got}: {name} needs {annotated.text(known[key].annotation)}")
     for key, parameter in known.items():
         needed = parameter.default is parameter.empty and parameter.kind in (
             parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY,
@@ -134,6 +138,8 @@ def check(node: Any, where: str = "") -> None:
             check(item, f"{where}.{i}")
     if not isinstance(node, Mapping):
         return
+    for key, value in node.items():  # first, so that what the checks of this node import exists
+        check(value, f"{where}.{key}" if where else str(key))
     if "_target_" in node:
         made = _described(node["_target_"], where)
         given = {key: value for key, value in node.items() if not str(key).startswith("_")}
@@ -141,8 +147,6 @@ def check(node: Any, where: str = "") -> None:
     for name, rule in _rules(node).items():
         for path, value in _values(node, name.split(".")):
             rule.check(".".join(filter(None, (where, path))), value)
-    for key, value in node.items():
-        check(value, f"{where}.{key}" if where else str(key))
 
 
 def arguments(made: Any, **values: Any) -> None:

@@ -38,7 +38,7 @@ def plain(discriminator: Discriminator, ids: torch.Tensor) -> torch.Tensor:
 def walk(discriminator: Discriminator, words: str, **how) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Next-word probabilities with and without steering, after each of the words, for rows of two colours."""
     classes = discriminator.classes("colour", ["red", "blue"])
-    processor = PplmProcessor(discriminator, [classes], **{"top_k": 0, **how})
+    processor = PplmProcessor(discriminator, [classes], [1.0], **{"top_k": 0, **how})
     ids, found = torch.full((2, 1), START), []
     for word in ["", *words.split()]:
         if word:
@@ -92,12 +92,32 @@ def test_whole_texts_are_steered_and_rows_end_when_they_end(discriminator):
     requests = [Request({"colour": COLOURS[i % 3]}) for i in range(60)]
 
     def met(step: float) -> int:
-        method = Pplm(discriminator, step=step, updates=5, chunk=60)
+        method = Pplm(discriminator, {"colour": step}, step=1.0, updates=5, chunk=60)
         texts = [text for (text,) in method.generate(requests, 1)]
         assert len({len(text) for text in texts}) > 1 and not {"UNK", "START", "PAD"} & {w for t in texts for w in t}
         return sum(request.targets["colour"] in text for request, text in zip(requests, texts, strict=True))
 
     assert met(3.0) > met(0.0) + 10
+
+
+def test_of_two_tasks_each_weighs_as_its_strength_says(discriminator):
+    """What has no strength changes nothing, and the strongest sets the step."""
+    both = Discriminator(discriminator.corpus, discriminator.lm,
+                         {"colour": Classes(), "animal": Classes(["cat", "dog"])}, OPTIM)  # fmt: skip
+    ids = torch.tensor([[START, *(discriminator.corpus.vocabulary.ids[word] for word in ("a", "big"))]])
+
+    def scores(named: str, **strength: float) -> torch.Tensor:
+        how = Pplm(both, strength, step=0.5, updates=3, top_k=0).how
+        processor = PplmProcessor(both, [both.classes("animal", [named]), both.classes("colour", ["red"])], **how)
+        for length in (1, 2, 3):
+            found = processor(ids[:, :length], discriminator.lm.network(ids[:, :length]).logits[:, -1])
+        return found
+
+    torch.testing.assert_close(scores("cat", colour=1.0, animal=0.0), scores("dog", colour=1.0, animal=0.0))
+    assert not torch.equal(scores("cat", colour=1.0, animal=0.5), scores("dog", colour=1.0, animal=0.5))
+    assert Pplm(both, {"colour": 3.0, "animal": 1.5}, step=0.1).how["step"] == pytest.approx(0.3)
+    unguided = plain(discriminator, ids)
+    torch.testing.assert_close(scores("cat", default=0.0).softmax(-1), unguided, atol=1e-5, rtol=1e-4)
 
 
 def test_only_classes_can_be_served(discriminator):

@@ -3,7 +3,7 @@
 As in the released code (run_pplm_discrim_train.py) a linear layer on the mean of the last hidden states of whole texts.
 That one text can have several of a task's classes (the fields it mentions) makes each class a yes or no here.
 
-B batch · H hidden width · K classes
+B batch · H hidden width · K classes · N tasks
 """
 
 import json
@@ -69,10 +69,9 @@ class Discriminator(Trainable):
         """The number of each target, [B]."""
         return torch.tensor([self.numbers[self._key(task, target)] for target in targets], device=self.device)
 
-    def log_prob(self, mean: Tensor, classes: Sequence[Tensor]) -> Tensor:
-        """Σ over tasks of log p(class), mean hidden states [B H], classes [B] of each task → [B]."""
-        log_probs = logsigmoid(self.logits(mean))
-        return sum((log_probs.gather(1, own[:, None])[:, 0] for own in classes), mean.new_zeros(len(mean)))
+    def log_probs(self, mean: Tensor, classes: Sequence[Tensor]) -> Tensor:
+        """log p(class) of each task, mean hidden states [B H], classes [B] of each of N tasks → [B N]."""
+        return logsigmoid(self.logits(mean)).gather(1, torch.stack(list(classes), 1))
 
 
 def _own(task: ControlTask, example: Any) -> list[Target]:

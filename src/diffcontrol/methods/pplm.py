@@ -5,23 +5,25 @@ Before each word, the cached keys and values of the words so far take `updates` 
 each layer apart) up  log p(class | mean of past hidden states and that of the expected next word)  −  kl · KL(p̃ ‖ p),
 p̃ and p the next-word distributions with and without the change. The word is drawn from p̃^fusion · p^(1−fusion), of its
 `top_k` likeliest. Changes stay in the cache. The first word, which has no past, is not steered. Diffusion-LM
-(Li et al. 2022, App. E) uses 30 updates of 0.04 and kl 0.01, for semantic content alone.
+(Li et al. 2022, App. E) uses 30 updates of 0.04 and kl 0.01, for semantic content alone. Here a task's `strength`
+multiplies that step, so that it can be tuned by the rule of all other methods.
 
-R rows still being written · S positions so far · H hidden width · V vocabulary
+R rows still being written · S positions so far · H hidden width · N tasks · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LogitsProcessor
 
+from diffcontrol.allowed import BY_TASK, Rules, number
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN
 from diffcontrol.autoregressive.discriminator import Discriminator
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
-from diffcontrol.method import Method, Progress
+from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END, PAD
 
@@ -40,11 +42,13 @@ def contents(of: DynamicCache) -> Past:
 
 
 class PplmProcessor(LogitsProcessor):
-    """Replaces the language model's next-word scores by those after the updates; classes [B] of each task."""
+    """Replaces the language model's next-word scores by those after the updates. `classes` [B] and `weights` are
+    those of each task, in the discriminator's order."""
 
-    def __init__(self, discriminator: Discriminator, classes: Sequence[Tensor], step: float, updates: int = 30,
-                 kl: float = 0.01, fusion: float = 0.95, top_k: int = 10):  # fmt: skip
-        self.discriminator, self.network, self.classes = discriminator, discriminator.lm.network, list(classes)
+    def __init__(self, discriminator: Discriminator, classes: Sequence[Tensor], weights: Sequence[float], step: float,
+                 updates: int = 30, kl: float = 0.01, fusion: float = 0.95, top_k: int = 10):  # fmt: skip
+        self.discriminator, self.network = discriminator, discriminator.lm.network
+        self.classes, self.weights = list(classes), torch.tensor(weights, device=discriminator.device)
         self.step, self.updates, self.kl, self.fusion, self.top_k = step, updates, kl, fusion, top_k
         self.rows: Tensor | None = None  # those still being written
         self.moved: Past = []  # of all words but the last, with the changes
@@ -109,19 +113,29 @@ class PplmProcessor(LogitsProcessor):
         ahead, _ = self._run(self.plain, inputs_embeds=expected[:, None])
         mean = (self.sum + ahead) / (self.plain[0].shape[3] + 1)  # the last word's own state gives no gradient
         divergence = (log_probs.exp() * (log_probs - plain)).sum(-1)
-        return self.discriminator.log_prob(mean, self.classes) - self.kl * divergence
+        return self.discriminator.log_probs(mean, self.classes) @ self.weights - self.kl * divergence
 
 
 class Pplm(Method):
-    """Samples from the discriminator's language model, steered; `scale` multiplies `step`."""
+    """Samples from the discriminator's language model, steered.
 
-    def __init__(self, discriminator: Discriminator, step: float = 0.04, updates: int = 30, kl: float = 0.01,
-                 fusion: float = 0.95, top_k: int = 10, scale: float = 1.0, chunk: int = 50,
-                 seed: int = 0):  # fmt: skip
+    `strength` says by task what `step` is multiplied by, `default` that of tasks which it does not name; `scale`
+    multiplies all of them. As gradients are scaled to one, of several tasks the strongest sets the step, and each
+    weighs the log-probability of its class by its strength over that of the strongest.
+    """
+
+    allowed: ClassVar[Rules] = {"strength": BY_TASK, "strength.*": number(0)}
+
+    def __init__(self, discriminator: Discriminator, strength: Mapping[str, float], step: float = 0.04,
+                 updates: int = 30, kl: float = 0.01, fusion: float = 0.95, top_k: int = 10, scale: float = 1.0,
+                 chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.discriminator = discriminator
+        by_task = strengths(strength, scale, discriminator.tasks)
+        strongest = max(by_task.values())
         self.how: dict[str, Any] = {
-            "step": scale * step,
+            "weights": [own / strongest if strongest else 1.0 for own in by_task.values()],
+            "step": strongest * step,
             "updates": updates,
             "kl": kl,
             "fusion": fusion,
