@@ -83,8 +83,8 @@ def measure(cfg: DictConfig) -> None:
         axes.invert_yaxis()
 
     n, k = cfg.targets.n, cfg.num_samples
-    note = (f"{n} dev targets × {k} samples; 95 % intervals stand in the JSON file and the figure. Compare rows of a "
-            "group: the trained ones have models of budget=quick.")  # fmt: skip
+    note = (f"{n} targets ({cfg.targets['from']}) × {k} samples; 95 % intervals stand in the JSON file and the figure. "
+            "Compare rows of a group: the trained ones have models of budget=quick.")  # fmt: skip
     write(rows, COLUMNS, note, draw, tasks=list(cfg.task), targets=n, num_samples=k)
 
 

@@ -42,8 +42,8 @@ def measure(cfg: DictConfig) -> None:
         panels[1, 0].set_ylabel("peak memory of tensors, MB")
         figure.suptitle(f"{name}, untrained")
 
-    note = ("Random weights: no text ends, so all positions are computed to the last step. Memory is that of tensors "
-            "while two steps of the sampler are taken, without the models' own.")  # fmt: skip
+    note = ("Random weights: no text ends, so all positions are computed to the last step. Memory is that of tensors, "
+            "without the models' own, of diffusion while two steps of the sampler are taken.")  # fmt: skip
     write(rows, COLUMNS, note, draw, method=name, tasks=list(cfg.task), sampler=OmegaConf.to_container(cfg.sampler))
 
 

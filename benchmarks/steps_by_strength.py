@@ -46,7 +46,7 @@ def measure(cfg: DictConfig) -> None:
         axes.legend()
 
     n, k = cfg.targets.n, cfg.num_samples
-    note = f"{n} dev targets × {k} samples; 95 % intervals over targets."
+    note = f"{n} targets ({cfg.targets['from']}) × {k} samples; 95 % intervals over targets."
     write(rows, COLUMNS, note, draw, tasks=list(cfg.task), targets=n, num_samples=k)
 
 

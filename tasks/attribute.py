@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.judges.labels import Labels, likeliest
 from diffcontrol.refused import Refused
-from diffcontrol.task import ControlTask, Head, Mark
+from diffcontrol.task import ControlTask, Head, Mark, spelling
 
 log = logging.getLogger(__name__)
 RESTS = 1.0  # nats of log-odds that a word has to be worth to be marked
@@ -61,9 +61,10 @@ class Attribute(ControlTask):
         parts = [part.strip() for part in target.split(":", 1)] if isinstance(target, str) else target
         if not isinstance(parts, list | tuple) or len(parts) != 2:
             raise Refused(f"attribute: {target!r} is not a target; write [label, value], as [tone, warning]")
-        label, value = map(str, parts)
+        label, value = str(parts[0]), parts[1]
         if label not in self.labels.values:
             raise Refused(f"attribute: no label {label!r}; known are {', '.join(self.labels.values)}")
+        value = spelling(value, self.labels.values[label])
         if value not in self.labels.values[label]:
             known = ", ".join(self.labels.values[label])
             raise Refused(f"attribute: {label} has no value {value!r}; known are {known}")

@@ -20,7 +20,7 @@ from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
 from diffcontrol.task import ControlTask, Head, Mark
-from diffcontrol.text import Vocabulary
+from diffcontrol.text import SPECIALS, Vocabulary
 
 
 class FirstWord(ControlTask):
@@ -33,7 +33,7 @@ class FirstWord(ControlTask):
     @cached_property
     def known(self) -> list[str]:
         seen = Counter(self.annotate(example) for example in self.corpus.splits["train"])
-        words = self.corpus.vocabulary.ids
+        words = self.corpus.vocabulary.ids.keys() - SPECIALS
         return sorted(word for word, n in seen.items() if n >= self.min_count and word in words)
 
     def annotate(self, example: Example) -> str:
@@ -43,6 +43,7 @@ class FirstWord(ControlTask):
         return [annotation] if annotation in self.known else []
 
     def parse(self, target: Any) -> str:
+        target = str(target) if type(target) in (int, float) else target  # as Hydra and JSON read a number
         if target not in self.known:
             raise Refused(
                 f"first_word: too few training texts begin with {target!r}; allowed are {', '.join(self.known)}"

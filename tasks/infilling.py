@@ -64,7 +64,10 @@ class Infilling(GapTask):
         return {"words": list(example.words), "gaps": gaps}
 
     def targets(self, annotation: Mapping[str, Any]) -> list[Target]:
-        words, found = annotation["words"], []
+        words = annotation["words"]
+        found: list[Target] = []
+        if not all(map(_is_word, words)):  # a text may hold the word END, which a model cannot write
+            return found
         for start, end in annotation["gaps"]:
             length = self._asked(end - start)
             left, right = words[:start], words[end:]
@@ -98,9 +101,10 @@ class Infilling(GapTask):
         room = self.most - len(left) - len(right)
         if not 1 <= low <= min(high, room):
             asked = "a middle" if length is None else f"a middle of {length} words"
+            left_over = f"has room for 1 to {room}" if room > 0 else f"has no room: it has {self.most} at most"
             raise Refused(
                 f"infilling: {target!r} asks for {asked}; with {len(left) + len(right)} words around it, a text of "
-                f"this model has room for 1 to {room}"
+                f"this model {left_over}"
             )
         return {
             "left": list(left),

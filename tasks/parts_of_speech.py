@@ -42,6 +42,11 @@ class PartsOfSpeech(ControlTask):
         self.spacy = SpacyTagger(tagger) if tagger else None
         self._told = False
 
+    @cached_property
+    def tagged(self) -> bool:
+        """Whether there is something to learn tags from."""
+        return self.spacy is not None or any(example.universal for example in self.corpus.splits["train"])
+
     def annotate(self, example: Example) -> list[str]:
         return list(self.spacy([example.words])[0] if self.spacy else example.universal)
 
@@ -50,6 +55,9 @@ class PartsOfSpeech(ControlTask):
 
     def parse(self, target: Any) -> list[str]:
         """A list of tags, the tags in one string, or a line of the released file."""
+        if not self.tagged:
+            raise Refused("parts_of_speech: the training data has no tags; let task.parts_of_speech.data be a "
+                          "treebank, or name a tagger with task.parts_of_speech.tagger")  # fmt: skip
         tags: Any = target
         if isinstance(target, Mapping):
             tags = self._released(target)

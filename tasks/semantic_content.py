@@ -23,6 +23,8 @@ is not asked for.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -30,10 +32,11 @@ from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.data.meaning import spelled
 from diffcontrol.forms import NOTHING, OTHERWISE, SAID, Telling, after, denials, saying
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
-from diffcontrol.task import ControlTask, Head, Mark
+from diffcontrol.task import ControlTask, Head, Mark, spelling
 from diffcontrol.text import END, Vocabulary
 
 Pair = tuple[str, str]  # field, value
@@ -68,6 +71,17 @@ class SemanticContent(ControlTask):
         return {pair: i for i, pair in enumerate((f, v) for f, values in self.known.items() for v in values)}
 
     @cached_property
+    def writable(self) -> set[Pair]:
+        """Those that have a form of words which a model can write; words that are rare in training it cannot."""
+        words = self.corpus.vocabulary.spellings
+        return {
+            (field, value)
+            for field, forms in self.forms.items()
+            for form, value in forms
+            if all(word in words for word in form.split())
+        }
+
+    @cached_property
     def forms(self) -> dict[str, list[tuple[str, str]]]:
         """field → (surface form, value), longest first."""
         table = {}
@@ -80,22 +94,34 @@ class SemanticContent(ControlTask):
     def mentioned(self, words: Sequence[str], field: str) -> set[str]:
         """Values of the field that the text mentions."""
         text, found = f" {' '.join(words).lower()} ", set()
-        for form, value in self.forms[field]:
+        for form, values in groupby(self.forms[field], itemgetter(0)):
+            if form in text:
+                found |= {value for _, value in values}
             while form in text:  # again and again, as neighbours share the space between them
-                found.add(value)
                 text = text.replace(form, "  ")  # a shorter form within this one no longer counts
         return found
 
     @cached_property
     def tellings(self) -> dict[Pair, Telling]:
         """(field, value) → what a reader takes to say it, to say otherwise, or to speak of another field."""
-        return {(field, value): Telling(self._meanings(field, value)) for field, value in self.pairs}
+        found = {}
+        for field, values in self.known.items():
+            own = list(dict.fromkeys(form.strip() for form, _ in self.forms[field]))
+            others = {form.strip() for other, forms in self.forms.items() if other != field for form, _ in forms}
+            longer = [other for other in sorted(others) if any(f" {inner} " in f" {other} " for inner in own)]
+            for value in values:
+                ways = [form.strip() for form, meant in self.forms[field] if meant == value]
+                found[field, value] = Telling(self._meanings(field, ways, own, others, longer))
+        return found
 
-    def _meanings(self, field: str, value: str) -> dict[str, str]:
-        """form → what it means to a target; of two reasons for a form's meaning the first counts."""
-        own = {form.strip(): meant for form, meant in self.forms[field]}
-        others = {form.strip() for other, forms in self.forms.items() if other != field for form, _ in forms}
-        ways = [form for form, meant in own.items() if meant == value]
+    @staticmethod
+    def _meanings(field: str, ways: Sequence[str], own: Sequence[str], others: set[str],
+                  longer: Sequence[str]) -> dict[str, str]:  # fmt: skip
+        """form → what it means to a target; of two reasons for a form's meaning the first counts.
+
+        ways: forms of the target's value; own: of all values of its field; others: of other fields; longer: of those
+        the ones that have one of `own` within.
+        """
         found = {way: OTHERWISE if field in ONLY_AFTER else SAID for way in ways}
         found |= {form: NOTHING if form in others else OTHERWISE for form in own if form not in found}
         for roles, meaning in ((ONLY_AFTER, SAID), (NEVER_AFTER, OTHERWISE)):
@@ -103,7 +129,7 @@ class SemanticContent(ControlTask):
                 found |= dict.fromkeys(after(roles.get(field, ()), way), meaning)
         for form in (denial for way in ways for denial in denials(way)):
             found.setdefault(form, OTHERWISE)
-        for form in (other for other in others if any(f" {inner} " in f" {other} " for inner in own)):
+        for form in longer:
             found.setdefault(form, NOTHING)
         return found
 
@@ -131,7 +157,7 @@ class SemanticContent(ControlTask):
         return meant + beyond
 
     def targets(self, annotation: list[list[str]]) -> list[list[str]]:
-        return [pair for pair in annotation if UNSAID not in pair[2:]]
+        return [pair for pair in annotation if UNSAID not in pair[2:] and tuple(pair[:2]) in self.writable]
 
     def parse(self, target: Any) -> list[str]:
         """[field, value], or the released form [field words…, ":", value words…], or the text "field: value", or a line
@@ -139,18 +165,25 @@ class SemanticContent(ControlTask):
         if isinstance(target, Mapping):
             target = target.get("attr")
         if isinstance(target, str):
-            target = target.replace(":", " : ").split()
-        parts = [str(part) for part in target] if isinstance(target, list | tuple) else []
+            target = [part.strip() for part in target.split(":", 1)]
+        parts = list(target) if isinstance(target, list | tuple) else []
         if ":" in parts:
             cut = parts.index(":")
-            parts = [" ".join(parts[:cut]), " ".join(parts[cut + 1 :])]
+            parts = [" ".join(map(str, parts[:cut])), " ".join(map(str, parts[cut + 1 :]))]
         if len(parts) != 2:
             raise Refused(f"semantic_content: {target!r} is not a target; write [field, value], as [food, Italian]")
-        field, value = parts
+        field = str(parts[0])
         if field not in self.known:
             raise Refused(f"semantic_content: no field {field!r}; known are {', '.join(self.known)}")
+        value = spelling(parts[1], self.known[field])
         if value not in self.known[field]:
-            raise Refused(f"semantic_content: {field} has no value {value!r}; known are {', '.join(self.known[field])}")
+            value = spelled(value)  # as tokenised texts have it
+        if value not in self.known[field]:
+            known = ", ".join(self.known[field])
+            raise Refused(f"semantic_content: {field} has no value {parts[1]!r}; known are {known}")
+        if (field, value) not in self.writable:
+            raise Refused(f"semantic_content: words of {value!r} are too rare in the training texts, so no model can "
+                          "write them; data.more_than says how rare")  # fmt: skip
         return [field, value]
 
     def head(self, width: int) -> "MentionHead":

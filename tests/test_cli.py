@@ -49,6 +49,26 @@ def test_a_group_that_is_set_to_null_is_one_sentence(monkeypatch, group):
         main()
 
 
+def test_a_group_of_settings_that_is_set_to_a_value_is_one_sentence(run):
+    with pytest.raises(SystemExit, match=r"targets=dev: targets is a group of settings; set one of them, as targets\."):
+        run("targets=dev")
+    with pytest.raises(SystemExit, match=r"limit=100: set the limit of a split, e\.g\. limit\.train=100"):
+        run("limit=100")
+
+
+def test_a_folder_that_nothing_may_be_written_in_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setattr("diffcontrol.cli.os.access", lambda path, mode: False)
+    monkeypatch.setattr(sys, "argv", ["run.py", f"paths.outputs={tmp_path}/outputs"])
+    with pytest.raises(SystemExit, match=rf"paths.outputs=\S+: nothing may be written in {tmp_path}"):
+        main()
+
+
+def test_no_logger_is_said_how(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", "logger=null"])
+    with pytest.raises(SystemExit, match=r"logger=null: write logger=\[\] for none"):
+        main()
+
+
 @pytest.mark.parametrize("key", ["hydra.run.dir", "paths.outputs"])
 @pytest.mark.parametrize("below", ["", "/run"])
 def test_a_file_in_the_place_of_a_folder_is_one_sentence(monkeypatch, tmp_path, key, below):

@@ -33,8 +33,17 @@ def test_what_is_offered_is_short_and_accepted(model):
     assert all(len(said) <= demo.LONGEST for targets in offered.values() for said in targets)
 
 
+@pytest.mark.parametrize(("argument", "said"), [
+    ("method=masked", "the page writes with guided diffusion, and its tasks are chosen there"),
+    ("--help", "it takes overrides, .*, no options"),
+])  # fmt: skip
+def test_what_the_page_does_not_take_is_said_in_its_own_words(argument, said):
+    with pytest.raises(diffcontrol.Refused, match=rf"diffcontrol demo {argument}: {said}"):
+        demo.main([argument])
+
+
 def test_nothing_chosen_is_refused(model):
-    with pytest.raises(diffcontrol.Refused, match="name a task and its target"):
+    with pytest.raises(diffcontrol.Refused, match="choose what the sentence is to say"):
         next(demo.pages(model, {}, seed=0))
 
 

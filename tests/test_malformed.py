@@ -114,6 +114,12 @@ TABLES = {  # a CSV file, one more override, and what is said
     "empty": (b"", "", "empty"),
     "header": (b"review,stars\n", "", "no text"),
     "latin-1": ("review,stars\ncaf\xe9,good\n".encode("latin-1"), "", "UTF-8"),
+    "late latin-1": (
+        ROW * 40 + "caf\xe9,good\n".encode("latin-1"),
+        "",
+        r"line 81: not in UTF-8 .*; save the file as UTF-8",
+    ),
+    "no header": (b"\n" + ROW, "", "its first line is empty"),
     "NUL": (b"review,stars\na b\0c,good\n", "", "NUL"),
     "more_than": (ROW + b"b c,bad\nc d,bad\n", "data.more_than=100000", "more_than=100000"),
     "one text": (ROW, "", "1 different texts"),

@@ -39,6 +39,6 @@ def test_a_notebook_runs(path, folder, monkeypatch):
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
             cell.source = f"settings = {here}"
-        cell.source = cell.source.replace("paths.outputs=../outputs/notebook", f"paths.outputs={folder / 'outputs'}")
+        cell.source = cell.source.replace("../outputs/notebook", str(folder / "outputs"))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     assert any(cell.get("outputs") for cell in notebook.cells)

@@ -22,7 +22,7 @@ from diffcontrol import places, resolvers
 from diffcontrol.allowed import whole
 from diffcontrol.evaluation import succeeded
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, asked_from, prepare, resolved, store_of
+from diffcontrol.preparing import Prepared, asked_from, group, prepare, resolved, store_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
 from diffcontrol.report.texts import pieces
@@ -157,6 +157,7 @@ class Model:
         if not targets:
             raise Refused("name a task and its target, as in length=12")
         cfg = self._configured(tuple(targets), seed)
+        group(cfg["targets"], "targets.seed")
         cfg["targets"] |= {"from": [{task: _plain(target) for task, target in targets.items()}], "n": None}
         cfg["targets"]["on_invalid"] = "error"  # there is one target
         teacher = cfg["judge"].get(TEACHER)

@@ -22,7 +22,8 @@ from diffcontrol import places, ranks, resolvers
 from diffcontrol.refused import Refused
 from diffcontrol.sweeps import REFUSED
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOTDIR)  # not ours to mend
+# what of a disk is not ours to mend
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 resolvers.register()
 HYDRAS = (".hydra", "run.log")  # what Hydra writes into the folder of a run before the run starts
@@ -55,7 +56,8 @@ def check(arguments: Sequence[str]) -> None:
     """Says in a sentence what Hydra would answer with a traceback, or with what it did not find.
 
     Raises:
-        SystemExit: a plugin is not installed, a group is set to null, or a file stands where a folder is to be made.
+        SystemExit: a plugin is not installed, a group is set to null, or a folder cannot be made: a file stands there,
+            or nothing may be written there.
     """
     for argument in filter(PLUGINS.get, arguments):
         package, extra = PLUGINS[argument]
@@ -71,6 +73,8 @@ def check(arguments: Sequence[str]) -> None:
             there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
             if not there.is_dir():
                 raise SystemExit(f"diffcontrol: {key}={value}: a folder is needed, but {there} is a file")
+            if not os.access(there, os.W_OK | os.X_OK):
+                raise SystemExit(f"diffcontrol: {key}={value}: nothing may be written in {there}")
 
 
 def installed(plugin: str) -> bool:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from diffcontrol.api import Model, Step, load
+from diffcontrol.api import INSTEAD, Model, Step, load
 from diffcontrol.refused import Refused
 from diffcontrol.report.page import settling, settling_style
 
@@ -29,8 +29,14 @@ def main(overrides: Sequence[str]) -> None:
     Gradio's own environment variables, GRADIO_SERVER_PORT and GRADIO_SERVER_NAME.
 
     Raises:
-        Refused: an override names what there is not, or Gradio is not installed.
+        Refused: an override names what there is not or what is chosen on the page, or Gradio is not installed.
     """
+    for override in overrides:
+        if override.startswith("-"):
+            raise Refused(f"diffcontrol demo {override}: it takes overrides, as data=e2e, and no options")
+        if override.lstrip("+~").partition("=")[0] in INSTEAD:
+            raise Refused(f"diffcontrol demo {override}: the page writes with guided diffusion, and its tasks are "
+                          "chosen there")  # fmt: skip
     app(load(*overrides)).launch(css=settling_style())
 
 
@@ -96,6 +102,8 @@ def pages(model: Model, targets: Mapping[str, Any], seed: int, pause: float = PA
     Raises:
         Refused: nothing is asked for, or what is asked for cannot be done.
     """
+    if not targets:
+        raise Refused("choose what the sentence is to say: a target of one task at least")
     runs = {
         name: [_line(step, targets) for step in model.denoise(steps=STEPS, method=method, seed=seed, **targets)]
         for name, method in (("guided", None), ("unguided", "unguided"))

@@ -29,6 +29,8 @@ def refuse_null(argument: str) -> None:
         Refused: a group is set to null.
     """
     group, _, value = argument.partition("=")
+    if group == "logger" and value == "null":
+        raise Refused("logger=null: write logger=[] for none")
     if value == "null" and (known := options(group)):
         raise Refused(f"{argument}: {group} is a group, and one of its options is needed: {', '.join(known)}; leave it "
                       "out for the default")  # fmt: skip

@@ -106,7 +106,10 @@ def limited(texts: int, split: str, *, _root_: DictConfig) -> int:
     Raises:
         Refused: `limit.<split>` is no whole number from 1.
     """
-    limit = (_root_.get("limit") or {}).get(split)
+    limits = _root_.get("limit") or {}
+    if not isinstance(limits, DictConfig | dict):
+        raise Refused(f"limit={limits}: set the limit of a split, e.g. limit.{split}={limits}")
+    limit = limits.get(split)
     optional(whole(1)).check(f"limit.{split}", limit)
     return texts if limit is None else min(texts, limit)
 

@@ -214,6 +214,12 @@ class ControlTask(Content):
                          "closed set of classes")  # fmt: skip
 
 
+def spelling(value: Any, known: Sequence[str]) -> str:
+    """A value that Hydra or JSON may have read as a number or as true or false, as the data spell it."""
+    text = str(value)
+    return next((own for own in known if own.lower() == text.lower()), text) if isinstance(value, bool) else text
+
+
 class GapTask(ControlTask):
     """A task whose targets give words to the left and right of what is to be written."""
 

@@ -64,6 +64,14 @@ def test_fields_are_renamed_and_spelled_as_tokens(write):
     assert example.words == ("The", "Vaults", "is", "a", "family", "-", "friendly", "pub", ".")
 
 
+def test_a_path_is_no_pattern(write, tmp_path, monkeypatch):
+    folder = write(ROW, folder="data [1] (of *)")
+    assert len(e2e(folder).splits["train"]) == 1
+    monkeypatch.chdir(folder)
+    assert len(Table(None, FILES, {"text": "ref"}, file="train.csv", delimiter=",").paths) == 1
+    assert len(e2e(".").splits["dev"]) == 1
+
+
 def test_space_is_no_word_and_none_is_one(write):
     corpus = e2e(write('name[A],"  Two  bars,\n\none street. \n"\n\nname[B],None\n'))
     words = [example.words for example in corpus.splits["train"]]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from diffcontrol.data.corpus import SPLITS
+from diffcontrol.data.corpus import SPLITS, Gapped
 from diffcontrol.recipe import Content
 from diffcontrol.store import Store
 from diffcontrol.syntax import treebank as treebank_module
@@ -95,6 +95,14 @@ def test_a_treebank_is_the_data_with_trees_and_tags_by_the_parser(tmp_path):
             assert example.tree.startswith("(TOP (S (NN a)") and example.tags == ("NN",) * len(gold.words)
             assert example.universal == ("NOUN",) * len(gold.words)
         assert bank.ids[split].equal(plain.ids[split])
+
+
+def test_what_else_an_example_knows_stays(tmp_path):
+    """As the gap of a story and what people wrote there."""
+    example = Gapped(("a", "cat"), gap=(0, 1), references=(("the",),))
+    found = treebank_module._annotated(example, Parse("(TOP (S (DT a) (NN cat)))", ("DT", "NN")))
+    assert isinstance(found, Gapped) and (found.gap, found.references) == ((0, 1), (("the",),))
+    assert found.tags == ("DT", "NN") and found.universal == ("DET", "NOUN")
 
 
 def test_distinct_texts_are_parsed_once_and_nothing_twice(tmp_path):

@@ -8,6 +8,7 @@ from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.data.part import Part
 from diffcontrol.judges.labels import LabelJudge
 from diffcontrol.refused import Refused
+from diffcontrol.task import spelling
 from tests.fakes import FakeCorpus, train
 
 
@@ -131,6 +132,39 @@ def test_guide_and_judge_read_no_text_in_common_and_all_between_them():
     assert parts[0].splits["test"] == corpus.splits["test"]
     with pytest.raises(ValueError, match="part 2 of 2"):
         Part(corpus, 2)
+
+
+class Alike(Corpus):
+    """One of `values` as the only field of each text, and a label that all but one of the texts share."""
+
+    length, digest = 8, "alike"
+
+    def __init__(self, values: int, n: int = 120):
+        self.values, self.n = values, n
+
+    def read(self, split):
+        return [Example(("text", str(i)), {"food": f"food {i % self.values}"}, {"mood": "bad" if i else "good"})
+                for i in range(self.n)]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [1, 2, 60])
+def test_fields_that_many_texts_share_do_not_say_on_which_part_a_text_falls(values):
+    for part in (0, 1):
+        assert 40 <= len(Part(Alike(values), part).splits["train"]) <= 80
+
+
+def test_texts_too_few_for_guide_and_judge_are_refused():
+    with pytest.raises(ValueError, match="of 1 training texts none falls on part [12] of 2"):
+        for part in (0, 1):
+            _ = Part(Alike(1, n=1), part).splits["train"]
+    with pytest.raises(ValueError, match="in the .* texts that its judge learns from, each label has one value only"):
+        for part in (0, 1):  # the only text with the other value falls on one of them
+            LabelJudge(Part(Alike(1), part), {"steps": 1, "batch_size": 2, "lr": 1e-2, "warmup": 0})
+
+
+@pytest.mark.parametrize(("known", "found"), [(["TRUE", "FALSE"], "TRUE"), (["yes", "no"], "True")])
+def test_a_value_that_hydra_reads_as_true_is_the_one_that_the_data_spell(known, found):
+    assert spelling(True, known) == found and spelling(5, known) == "5" and spelling("x", known) == "x"
 
 
 def test_the_judge_learns_and_says_how_good_it_is():

@@ -63,7 +63,7 @@ def test_a_prompt_is_the_text_with_a_gap(task, length):
     (PUB | {"length": [3, 2]}, "asks for a middle of"), (PUB | {"length": 0}, "asks for a middle of 0"),
     (PUB | {"length": "2"}, "a number of words, two of them, or null"), (PUB | {"length": True}, "a number of words"),
     ({"left": ["a b"], "right": ["c"]}, "lists of words"), ({"left": ["PAD"], "right": ["c"]}, "lists of words"),
-    (PUB | {"gold": "x"}, "is not a target"), ({"left": ["a"] * 8, "right": []}, "room for 1 to 0"),
+    (PUB | {"gold": "x"}, "is not a target"), ({"left": ["a"] * 8, "right": []}, "has no room: it has 8 at most"),
 ])  # fmt: skip
 def test_what_cannot_be_asked_for_is_refused_with_what_can(task, given, said):
     with pytest.raises(ValueError, match=f"infilling: .*{said}"):
@@ -78,6 +78,10 @@ def test_constituents_are_cut_out_of_a_tree_and_pieces_of_a_text_without(task):
     ]  # fmt: skip
     words = ["cheap", ",", "and", "it", "is", "near", "the", "river", "in", "town", "."]
     assert [" ".join(words[a:b]) for a, b in pieces(words)] == ["", "and it", "is", "near the river", "in town", ""]
+
+
+def test_a_text_that_holds_a_special_word_is_asked_for_no_gap(task):
+    assert task.targets({"words": ["THE", "END", "is", "near", "the", "pub", "."], "gaps": [[2, 4]]}) == []
 
 
 @pytest.mark.parametrize(("asks", "length"), [("exact", 2), ("range", [1, 4]), ("free", None), (3, 3)])

@@ -69,6 +69,15 @@ def test_an_annotation_is_the_universal_tags(task):
     assert task.targets([]) == [] and task.targets(["NOUN"] * 7) == []  # untagged; too long for 8 positions
 
 
+def test_data_without_tags_are_refused():
+    class Plain(FakeCorpus):
+        def read(self, split):
+            return [Example(example.words) for example in super().read(split)]
+
+    with pytest.raises(ValueError, match="parts_of_speech: the training data has no tags; .* treebank"):
+        PartsOfSpeech(Plain()).parse(TARGET)
+
+
 def test_the_head_labels_every_position(task):
     """Against its definition; START, END and PAD are labels too, so that the length is asked for as well."""
     torch.manual_seed(0)

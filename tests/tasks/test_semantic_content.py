@@ -6,6 +6,7 @@ from diffcontrol.tasks.semantic_content import SemanticContent
 
 from diffcontrol.data.corpus import SPLITS, Corpus, Example
 from diffcontrol.data.restaurants import Restaurants
+from diffcontrol.text import Vocabulary
 from tests.data.test_table import SHARED, shipped
 
 FORMS = {
@@ -25,6 +26,46 @@ class Few(Corpus):
 
     def read(self, split):
         return [Example(tuple(text.split()), fields) for fields, text in TRAIN]
+
+
+class Cased(Corpus):
+    """Two spellings of a value, one with a colon, one as a table spells what a tokeniser takes apart, one too rare."""
+
+    length, digest = 16, "cased"
+
+    def read(self, split):
+        rows = [({"food": "Italian"}, "they serve Italian food ."), ({"food": "italian"}, "they serve italian food ."),
+                ({"open": "10:30"}, "it opens at 10:30 ."), ({"price": "£ 20 - 25"}, "it costs £ 20 - 25 ."),
+                ({"food": "Breton"}, "they serve rare food .")]  # fmt: skip
+        return [Example(tuple(text.split()), fields) for fields, text in rows]
+
+    @property
+    def vocabulary(self):
+        return Vocabulary(dict.fromkeys(word for example in self.splits["train"] for word in example.words))
+
+
+def test_values_that_share_a_form_are_both_said_by_it():
+    task = SemanticContent(Cased())
+    for value in ("Italian", "italian"):
+        for text in ("they serve Italian food .", "they serve italian food ."):
+            assert strict(task, text, "food", value) == mentioned(task, text, "food", value) == 1
+        automaton = task.automaton(task.corpus.vocabulary)(["food", value])
+        assert automaton.left[automaton.start].isfinite()
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    ("open: 10:30", ["open", "10:30"]), (["open", ":", "10:30"], ["open", "10:30"]),
+    (["price", "£20-25"], ["price", "£ 20 - 25"]), ("price: £20-25", ["price", "£ 20 - 25"]),
+])  # fmt: skip
+def test_a_value_may_be_spelled_as_in_the_users_table(given, found):
+    assert SemanticContent(Cased()).parse(given) == found
+
+
+def test_a_value_whose_words_are_too_rare_is_refused_and_not_asked_for():
+    task = SemanticContent(Cased())
+    with pytest.raises(ValueError, match="words of 'Breton' are too rare in the training texts"):
+        task.parse(["food", "Breton"])
+    assert task.targets([["food", "Breton"], ["food", "Italian"]]) == [["food", "Italian"]]
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,8 @@ class RocStories(Corpus):
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
+        if not self.splits["train"]:
+            raise Refused("data=rocstories: no story has five sentences outside the items of dev and test")
         return Vocabulary.count((e.words for e in self.splits["train"]), self.more_than)
 
     def read(self, split: str) -> list[Example]:
@@ -101,7 +103,7 @@ class RocStories(Corpus):
 
     @cached_property
     def items(self) -> dict[str, list[Item]]:
-        """The items of dev and test, in the order of their first observation and id."""
+        """The items of dev and test, in the order of the file or the hub."""
         if not self.folder:
             return {"dev": self._art("train", 2000), "test": self._art("validation", None)}
         references = self._object("references")

@@ -5,6 +5,7 @@ the first reading is slow. Both packages are imported when something is read, no
 """
 
 import csv
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -60,12 +61,24 @@ class Sheet:
                         raise Refused(f"{self.path} line {line}: a NUL character stands in it, which no text has")
                     yield line, cells
                     line = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise Refused(f"{self.path} line {line}: not a CSV file in UTF-8 from here on ({error})") from error
+        except UnicodeDecodeError as error:  # it reads ahead, so `line` is before what is wrong
+            line = self._undecodable()
+            raise Refused(f"{self.path} line {line}: not in UTF-8 ({error.reason}); save the file as UTF-8") from error
+        except csv.Error as error:
+            raise Refused(f"{self.path} line {line}: not a CSV file from here on ({error})") from error
+
+    def _undecodable(self) -> int:
+        """The first line that is not in UTF-8, counted from 1."""
+        for number, line in enumerate(self.path.read_bytes().split(b"\n"), 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+        return 1
 
     def _check(self, header: list[str], columns: Columns) -> None:
         if not header:
-            raise Refused(f"{self.name} is empty; its first line is to name the columns")
+            raise Refused(f"{self.name}: its first line is empty, which is to name the columns")
         for column in columns.needed:
             if column not in header:
                 there = ", ".join(map(repr, header))
@@ -81,7 +94,7 @@ class Sheet:
         try:
             return load_dataset(
                 "csv",
-                data_files={self.split: str(self.path)},
+                data_files={self.split: glob.escape(str(self.path.absolute()))},
                 split=self.split,
                 features=Features({column: Value("string") for column in header}),
                 sep=self.delimiter,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.diffusion.lm import cropped
 from diffcontrol.metrics import interval
+from diffcontrol.refused import Refused
 from diffcontrol.shares import rand
 from diffcontrol.text import PAD, UNK
 from diffcontrol.training import Trainable
@@ -50,11 +51,18 @@ class Labels:
 
 
 class LabelJudge(Trainable):
-    """Reads plain texts: two convolutions over five words, scores summed over the words. No part of it guides."""
+    """Reads plain texts: two convolutions over five words, scores summed over the words. No part of it guides.
+
+    Raises:
+        Refused: in the texts that it learns from each label has but one value.
+    """
 
     def __init__(self, data: Corpus, optim: Mapping[str, Any], width: int = 96, model_seed: int = 0, version: int = 1):
         super().__init__(data, optim, model_seed)
         self.labels = Labels(data.splits["train"])
+        if not self.labels:
+            raise Refused(f"attribute: in the {len(data.splits['train'])} texts that its judge learns from, each label "
+                          "has one value only, so there is nothing to tell apart; more texts are needed")  # fmt: skip
         self.words = nn.Embedding(len(data.vocabulary), width)
         self.near = nn.ModuleList(nn.Conv1d(width, width, kernel_size=5, padding=2) for _ in range(2))
         self.score = nn.Linear(width, len(self.labels))

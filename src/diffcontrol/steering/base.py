@@ -86,7 +86,7 @@ class Weighted(Control):
         products = [reduce(and_, row) for row in zip(*known, strict=True)]
         for i, product in enumerate(products):
             if product.left[product.start].isinf():
-                raise Refused(f"text {i + 1} of a chunk: no text can meet its targets together")
+                raise Refused(f"text {i + 1} of a chunk: no text of this model can meet what is asked of it")
         return Stacked.of(products) if known else None
 
 

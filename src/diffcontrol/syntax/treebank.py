@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -99,7 +100,7 @@ def _line(parsed: tuple[Sequence[str], Parse]) -> str:
 
 def _annotated(example: Example, parse: Parse) -> Example:
     universals = universal(parse.tags, example.words)
-    return Example(example.words, example.fields, example.labels, parse.tree, parse.tags, universals)
+    return replace(example, tree=parse.tree, tags=parse.tags, universal=universals)
 
 
 def stored(file: Path, whole: bool = True) -> dict[tuple[str, ...], Parse]:
