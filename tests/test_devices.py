@@ -110,6 +110,19 @@ def test_two_processes_write_the_texts_of_one(tmp_path, trained):
     assert texts(two) == texts(ran("one"))
 
 
+@pytest.mark.gpu
+def test_a_tiny_run_trains_and_writes_on_a_gpu(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "run.py", "experiment=tiny", "trainer.accelerator=gpu", "paths.pretrained=null",
+         f"paths.store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("*/provenance.json")]
+    assert {one["device"] for one in said if "device" in one} == {"cuda:0"}
+    assert json.loads((tmp_path / "run/results.json").read_text())["methods"]["guided_diffusion"]
+
+
 @pytest.mark.parametrize(("wanted", "found"), [
     (1, [0]), (2, [0, 1]), ("2", [0, 1]), ([0, 3], [0, 3]), ("0, 3", [0, 3]), ("auto", [0]),
     (0, []), (-1, []), (1.5, []), (True, []), ([0, 0], []), ([], []), ("two", []), (None, []),
