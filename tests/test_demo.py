@@ -35,7 +35,7 @@ def test_what_is_offered_is_short_and_accepted(model):
 
 @pytest.mark.parametrize(("argument", "said"), [
     ("method=masked", "the page writes with guided diffusion, and its tasks are chosen there"),
-    ("--help", "it takes overrides, .*, no options"),
+    ("--help", "it takes overrides, .*, and no options"),
 ])  # fmt: skip
 def test_what_the_page_does_not_take_is_said_in_its_own_words(argument, said):
     with pytest.raises(diffcontrol.Refused, match=rf"diffcontrol demo {argument}: {said}"):
