@@ -48,7 +48,8 @@ def test_the_perplexity_at_an_entropy_lies_between_those_of_its_neighbours():
     assert at_entropy(points[:1], 5.0) is None
 
 
-FUDGE = {"lm": {}, "predictors": {}, "strength": {}, "scale": 1.0, "pre_top_k": 200, "post_top_k": 10,
+LM = {"_target_": "diffcontrol.autoregressive.causal_lm.CausalLM", "_partial_": True}
+FUDGE = {"lm": LM, "predictors": {}, "strength": {}, "scale": 1.0, "pre_top_k": 200, "post_top_k": 10,
          "temperature": 1.0, "chunk": 50, "seed": 0, "_target_": "diffcontrol.methods.fudge.Fudge"}  # fmt: skip
 
 

@@ -277,6 +277,7 @@ def test_a_child_is_the_same_whether_its_parent_was_trained_just_before_it_or_lo
 
 def test_whether_a_training_is_compiled_stays_over_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "has_compiler", lambda device: True)
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: False)  # where it is, it would be measured
     draft, module, cpu = tmp_path / "draft", Store(tmp_path).build(toy()), torch.device("cpu")
     draft.mkdir()
     for steps in (speed.LONG + 1, 10):  # what is left is short

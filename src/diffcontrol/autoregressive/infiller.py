@@ -20,7 +20,7 @@ from diffcontrol.autoregressive.causal_lm import SIZES_OF_GPT2, gpt2, matrices
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import seed_of
 from diffcontrol.refused import Refused
-from diffcontrol.task import GapTask
+from diffcontrol.task import ControlTask, GapTask
 from diffcontrol.text import END, PAD, START
 from diffcontrol.training import Trainable
 
@@ -29,13 +29,18 @@ class Infiller(Trainable):
     """Reads START, the serialised target, a separator, the middle, END; the loss is that of the middle and END.
 
     The words by which targets ask for a length follow the vocabulary, then the separator.
+
+    Raises:
+        Refused: the task's targets have no gap, or it cuts nothing out of any training text.
     """
 
     allowed: ClassVar[Rules] = {"model": SIZES_OF_GPT2}
 
-    def __init__(self, data: Corpus, task: GapTask, model: Mapping[str, Any], optim: Mapping[str, Any],
+    def __init__(self, data: Corpus, task: ControlTask, model: Mapping[str, Any], optim: Mapping[str, Any],
                  model_seed: int = 0, version: int = 1):  # fmt: skip
         super().__init__(data, optim, model_seed)
+        if not isinstance(task, GapTask):
+            raise Refused(f"infill: a target of {type(task).__name__} gives no words around a gap")
         self.task, self.token_evaluations = task, 0
         examples = data.splits["train"]
         self.targets = [task.targets(task.annotate(example)) for example in examples]
