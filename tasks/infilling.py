@@ -21,6 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from diffcontrol.automaton import Automaton, Some, anything, pattern, words
@@ -250,8 +251,7 @@ class Infilling(GapTask):
 def pieces(words: Sequence[str]) -> list[list[int]]:
     """[first, past the last] of stretches from one word that begins something to the next; marks are part of none."""
     starts = [i for i, word in enumerate(words) if word.lower() in BEGINS]
-    ends = [*starts[1:], len(words)]
-    return [[i + (words[i] in MARKS), end] for i, end in zip(starts, ends, strict=True)]
+    return [[i + (words[i] in MARKS), end] for i, end in pairwise([*starts, len(words)])]
 
 
 def _is_word(word: Any) -> bool:

@@ -80,6 +80,10 @@ def test_constituents_are_cut_out_of_a_tree_and_pieces_of_a_text_without(task):
     assert [" ".join(words[a:b]) for a, b in pieces(words)] == ["", "and it", "is", "near the river", "in town", ""]
 
 
+def test_a_text_in_which_nothing_begins_has_no_pieces():
+    assert pieces(("Aromi", "rocks")) == [] == pieces(())
+
+
 def test_a_text_that_holds_a_special_word_is_asked_for_no_gap(task):
     assert task.targets({"words": ["THE", "END", "is", "near", "the", "pub", "."], "gaps": [[2, 4]]}) == []
 
