@@ -19,7 +19,7 @@ from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
-from diffcontrol.task import ControlTask, Head, Mark
+from diffcontrol.task import ControlTask, Head, Mark, spelling
 from diffcontrol.text import SPECIALS, Vocabulary
 
 
@@ -43,7 +43,7 @@ class FirstWord(ControlTask):
         return [annotation] if annotation in self.known else []
 
     def parse(self, target: Any) -> str:
-        target = str(target) if type(target) in (int, float) else target  # as Hydra and JSON read a number
+        target = spelling(target, self.known)
         if target not in self.known:
             raise Refused(
                 f"first_word: too few training texts begin with {target!r}; allowed are {', '.join(self.known)}"
