@@ -1,6 +1,7 @@
 """What a run says and leaves, as a user sees it: run.log, no folder after a refusal, a notice where targets are cut."""
 
 import logging
+import re
 import sys
 
 import pytest
@@ -49,11 +50,13 @@ def test_a_group_that_is_set_to_null_is_one_sentence(monkeypatch, group):
         main()
 
 
-def test_a_group_of_settings_that_is_set_to_a_value_is_one_sentence(run):
-    with pytest.raises(SystemExit, match=r"targets=dev: targets is a group of settings; set one of them, as targets\."):
-        run("targets=dev")
-    with pytest.raises(SystemExit, match=r"limit=100: set the limit of a split, e\.g\. limit\.train=100"):
-        run("limit=100")
+@pytest.mark.parametrize(
+    "setting", ["targets=dev", "limit=100", "limit=0", "strength=0", "strength=3", "strength.one_pass=3"]
+)
+def test_a_group_of_settings_that_is_set_to_a_value_is_one_sentence(run, setting):
+    name = re.escape(setting.partition("=")[0])
+    with pytest.raises(SystemExit, match=rf"{setting}: {name} is a group of settings; set one of them, as {name}\.\w"):
+        run(setting)
 
 
 def test_a_folder_that_nothing_may_be_written_in_is_one_sentence(monkeypatch, tmp_path):

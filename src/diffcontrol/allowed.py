@@ -76,6 +76,17 @@ def optional(rule: Allowed) -> Allowed:
     return Allowed(f"{rule.text}, or null", lambda value: value is None or rule.test(value))
 
 
+def group(value: Any, name: str) -> None:
+    """Checks that `value` is a group of settings, of which `name`, say `targets.seed`, is one.
+
+    Raises:
+        Refused: it is a single value.
+    """
+    if not isinstance(value, Mapping):
+        whole, _, _ = name.rpartition(".")
+        raise Refused(f"{whole}={value}: {whole} is a group of settings; set one of them, as {name}")
+
+
 FLAG = Allowed("true or false", lambda value: isinstance(value, bool))
 BY_TASK = Allowed("a value for each task, task: value", lambda value: isinstance(value, Mapping))
 CHARACTER = Allowed("one character", lambda value: isinstance(value, str) and len(value) == 1)

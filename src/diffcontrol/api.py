@@ -18,11 +18,10 @@ from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
-from diffcontrol import places, resolvers
-from diffcontrol.allowed import whole
+from diffcontrol import allowed, places, resolvers
 from diffcontrol.evaluation import succeeded
 from diffcontrol.method import Method
-from diffcontrol.preparing import Prepared, asked_from, group, prepare, resolved, store_of
+from diffcontrol.preparing import Prepared, asked_from, prepare, resolved, store_of
 from diffcontrol.refused import Refused
 from diffcontrol.report.terminal import drawn
 from diffcontrol.report.texts import pieces
@@ -98,7 +97,7 @@ class Model:
             Refused: there is no such task, a task does not accept its target, the targets contradict each other, or the
                 method is not applicable to the tasks.
         """
-        if not whole(1).test(n := _plain(n)):
+        if not allowed.whole(1).test(n := _plain(n)):
             raise Refused(f"generate(n={n!r}): n is the number of texts, 1 or more")
         ready = self._prepared(targets, seed, perplexity)
         (texts,) = self.store.build(ready.methods[self.methods[-1]]).generate(ready.requests, n)
@@ -115,7 +114,7 @@ class Model:
         Raises:
             Refused: as `generate` does; or the method does not denoise, or there is no such method.
         """
-        if not whole(1).test(steps := _plain(steps)):
+        if not allowed.whole(1).test(steps := _plain(steps)):
             raise Refused(f"denoise(steps={steps!r}): steps is the number of steps to return, 1 or more")
         ready = self._prepared(targets, seed, perplexity=False)
         name = method or self.methods[-1]
@@ -157,7 +156,7 @@ class Model:
         if not targets:
             raise Refused("name a task and its target, as in length=12")
         cfg = self._configured(tuple(targets), seed)
-        group(cfg["targets"], "targets.seed")
+        allowed.group(cfg["targets"], "targets.seed")
         cfg["targets"] |= {"from": [{task: _plain(target) for task, target in targets.items()}], "n": None}
         cfg["targets"]["on_invalid"] = "error"  # there is one target
         teacher = cfg["judge"].get(TEACHER)

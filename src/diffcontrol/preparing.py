@@ -130,17 +130,6 @@ def store_of(cfg: Mapping[str, Any]) -> Store:
     return Store(paths["store"], paths["pretrained"], cfg["trainer"], lambda name: run_loggers(cfg, name, "train"))
 
 
-def group(value: Any, name: str) -> None:
-    """Checks that a group of settings is one.
-
-    Raises:
-        Refused: it is a single value.
-    """
-    if not isinstance(value, Mapping):
-        whole, _, _ = name.rpartition(".")
-        raise Refused(f"{whole}={value}: {whole} is a group of settings; set one of them, as {name}")
-
-
 def _check_values(cfg: dict[str, Any]) -> None:
     """Everything that can be told of the numbers themselves, before any of them is used."""
     if not cfg["task"]:
@@ -148,7 +137,7 @@ def _check_values(cfg: dict[str, Any]) -> None:
     for name, rule in VALUES.items():
         value: Any = cfg
         for key in name.split("."):
-            group(value, name)
+            allowed.group(value, name)
             value = value[key]
         rule.check(name, value)
     fitting.check(cfg["trainer"])

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from diffcontrol.allowed import optional, whole
+from diffcontrol import allowed
 from diffcontrol.places import shipped
 from diffcontrol.refused import Refused
 
@@ -104,25 +104,22 @@ def limited(texts: int, split: str, *, _root_: DictConfig) -> int:
     """`texts`, or `limit.<split>` where that is less.
 
     Raises:
-        Refused: `limit.<split>` is no whole number from 1.
+        Refused: `limit` is a single value, or `limit.<split>` is no whole number from 1.
     """
-    limits = _root_.get("limit") or {}
-    if not isinstance(limits, DictConfig | dict):
-        raise Refused(f"limit={limits}: set the limit of a split, e.g. limit.{split}={limits}")
-    limit = limits.get(split)
-    optional(whole(1)).check(f"limit.{split}", limit)
+    limit = _settings(_root_, "limit", f"limit.{split}").get(split)
+    allowed.optional(allowed.whole(1)).check(f"limit.{split}", limit)
     return texts if limit is None else min(texts, limit)
 
 
 def strengths(group: str, default: float, *, _root_: DictConfig) -> dict[str, float]:
     """task → strength, as `strength.<group>` says; `default` for tasks that it does not name. So a new task needs no
-    number, and a new guidance no edit of a task."""
-    if not isinstance(_root_.get("strength"), DictConfig | None):
-        raise Refused(f"strength={_root_.strength}: set the strength of a task, e.g. strength.{group}.<task>=<number>")
-    given = (_root_.get("strength") or {}).get(group)
-    if not isinstance(given, DictConfig | None):
-        raise Refused(f"strength.{group}={given}: set the strength of a task, e.g. strength.{group}.<task>=<number>")
-    return {"default": default} | _plain(given or {})
+    number, and a new guidance no edit of a task.
+
+    Raises:
+        Refused: `strength` or `strength.<group>` is a single value.
+    """
+    groups = _settings(_root_, "strength", f"strength.{group}")
+    return {"default": default} | _settings(groups, group, f"strength.{group}.{next(iter(_root_.task), 'default')}")
 
 
 def own_model_seed(own: int, *, _root_: DictConfig) -> int:
@@ -136,6 +133,13 @@ def own_model_seed(own: int, *, _root_: DictConfig) -> int:
     if not isinstance(chosen, int) or isinstance(chosen, bool):
         raise Refused(f"model_seed={chosen}: a whole number is needed")
     return own + 100 * chosen
+
+
+def _settings(node: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+    """What is set in the group `node[key]`, none where there is no such group; `name` is one of its settings."""
+    found = {} if node.get(key) is None else node[key]
+    allowed.group(found, name)
+    return _plain(found)
 
 
 def _plain(node: Any) -> dict[str, Any]:
