@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -234,9 +235,8 @@ def write(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], note: s
 
 
 def _said(hydra_cfg: Any) -> str:
-    """The overrides without those that say where things lie."""
-    return " ".join(f"'{o}'" if re.search(r"[\[\]{} ]", o) else o
-                    for o in hydra_cfg.overrides.task if not o.startswith("paths."))  # fmt: skip
+    """The overrides without those that say where things lie, as a shell reads them."""
+    return shlex.join(o for o in hydra_cfg.overrides.task if not o.startswith("paths."))
 
 
 def _cell(value: Any) -> str:

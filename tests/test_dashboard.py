@@ -79,7 +79,7 @@ def test_a_classifier_is_looked_at_once_and_the_random_numbers_of_the_run_are_le
     rows = dashboard.classifiers({"one": method, "other": method, "fudge": object()})
     assert torch.equal(torch.rand(1), expected)
     assert len(rows) == len(dashboard.LEVELS) and rows[0]["t"] > classifier.lm.low
-    assert rows == dashboard.classifiers({"one": method})
+    assert rows == dashboard.classifiers({"one": method}) and {row["method"] for row in rows} == {"one"}
 
 
 def guided(classifier: ControlClassifier, strength: float = 1.0) -> GuidedDiffusion:

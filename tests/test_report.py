@@ -16,13 +16,14 @@ from rich.console import Console
 
 from diffcontrol import report
 from diffcontrol.logger import check as check_loggers
-from diffcontrol.logger import flatten, log_results, loggers
+from diffcontrol.logger import first_of_each, flatten, log_results, loggers
 from diffcontrol.metrics import interval
 from diffcontrol.refused import Refused
 from diffcontrol.report import gather, layout, matrix, published, tables
 from diffcontrol.report.__main__ import main
-from diffcontrol.report.plot import points
+from diffcontrol.report.plot import points, tradeoff
 from diffcontrol.report.rows import pooled
+from diffcontrol.report.texts import verdict
 
 ROOT = Path(__file__).parents[1]
 STRENGTHS = {"unguided": 0.13, "fudge": 0.931, "guided_diffusion": 0.973, "gold": 0.98}
@@ -332,6 +333,35 @@ def test_a_row_names_only_the_strengths_of_its_method(tmp_path):
     assert settings["guided_diffusion"] == settings["unguided"] == [{}]
 
 
+def test_a_strength_of_1_is_one_of_1_0(tmp_path):
+    for seed, scale in enumerate((1, 1.0)):
+        results = made_up(seed=seed)
+        results["methods"]["fudge"]["strength"] = {"scale": scale, "default": 0.25, "twist": True}
+        lay(tmp_path / str(seed), results)
+    (row,) = [row for row in gather.gather(gather.load(tmp_path)[0])[0] if row.method == "fudge"]
+    assert len(row.runs) == 2
+    assert row.setting == {"strength.scale": "1", "strength.default": "0.25", "strength.twist": "True"}
+
+
+@pytest.mark.parametrize(("strict", "said"), [
+    (0.0, "not met"), (0.001, "met to 0.1 %"), (1e-5, "met to 0.1 %"), (0.5, "met to 50 %"), (0.996, "met to 99.6 %"),
+    (0.9999, "met to 99.9 %"), (1.0, "met"),
+])  # fmt: skip
+def test_what_is_met_in_part_is_never_said_to_be_met_or_not_met(strict, said):
+    assert verdict({"scores": {"length": {"strict": strict}}}, "length") == said
+
+
+def test_a_plot_of_one_perplexity_without_an_interval_shows_its_points(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("diffcontrol.report.plot._label", lambda axes, points: drawn.append(axes.get_xlim()))
+    results = made_up()
+    for method in results["methods"].values():
+        method["fluency"]["perplexity"] = measure(5.0, 0.0)
+    tradeoff(results, tmp_path / "plot.png")
+    ((low, high),) = drawn
+    assert low < 4.5 and high > 5.5
+
+
 @pytest.mark.parametrize("tasks", [("semantic_content",), ("semantic_content", "parts_of_speech")])
 def test_no_table_is_wider_than_a_terminal_and_no_number_is_broken(tmp_path, tasks):
     lay(tmp_path / "a", judged(made_up(tasks)))
@@ -400,7 +430,25 @@ def test_averaging_over_different_models_is_said(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("broken", ["{", "[]", "{}", '{"tasks": ["length"], "methods": {"gold": 1}}', "\x00"])
+def test_a_folder_of_any_name_is_named_and_a_number_that_no_run_has_is_left_out(tmp_path, capsys):
+    results = made_up()
+    for method in results["methods"].values():
+        method["parameters"] = None
+    lay(tmp_path / "good", results)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path / "x") + b"\xe9y"))
+    (lay(odd, {}) / "results.json").write_text("{")
+    assert main([str(tmp_path)]) == 0
+    assert "x\\xe9y" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "parameters" not in (tmp_path / "summary.csv").read_text().partition("\n")[0]
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--csv", str(tmp_path / "good")])
+    assert "good: this is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["{", "[]", "{}", '{"tasks": ["length"], "methods": {}}', '{"tasks": ["length"], "methods": {"gold": 1}}', "\x00"],
+)
 def test_a_broken_file_is_skipped_by_name(tmp_path, capsys, broken):
     lay(tmp_path / "good", made_up())
     (lay(tmp_path / "bad", {}) / "results.json").write_text(broken)
@@ -519,12 +567,21 @@ def test_a_logger_that_takes_tables_and_images_gets_them(tmp_path):
 
 
 CLASSIFIERS = [
-    {"task": "length", "t": 0.1, "accuracy": 0.99, "n": 50}, {"task": "length", "t": 0.9, "accuracy": 0.6, "n": 50},
-]  # fmt: skip
+    {"method": method, "task": "length", "t": t, "accuracy": accuracy, "n": 50}
+    for method, t, accuracy in (("fudge", 0.1, 0.99), ("fudge", 0.9, 0.6), ("masked", 0.9, 0.7))
+]
 TRAJECTORIES = [
     {"method": "guided_diffusion", "row": 0, "task": "length", "target": "8", "t": t, "log_prob": log_prob}
     for t, log_prob in ((1.0, -9.5), (0.5, -3.25), (0.0, -0.5))
 ]
+
+
+def test_a_long_sample_table_has_texts_of_every_method():
+    samples = [{"method": method, "row": i} for method in ("gold", "unguided", "fudge") for i in range(500)]
+    found = first_of_each(samples, 1000)
+    assert [sample["row"] for sample in found] == [*range(333)] * 3
+    assert {sample["method"] for sample in found} == {"gold", "unguided", "fudge"}
+    assert first_of_each(samples[:2], 1000) == samples[:2] and first_of_each([], 1000) == []
 
 
 def records(run: Path, seconds: float = 60) -> list:
@@ -585,9 +642,12 @@ def test_wandb_offline_beside_csv(tmp_path, monkeypatch):
     history = {item.key or "/".join(item.nested_key): json.loads(item.value_json)
                for record in found for item in record.history.item}  # fmt: skip
     assert history["strict"] == history["fudge/success/semantic_content/strict"] == 0.931
-    assert history["classifier/length/accuracy/t=0.1"] == 0.99 and history["classifier/length/accuracy/t=0.9"] == 0.6
+    accuracies = {name: value for name, value in history.items() if name.startswith("classifier/")}
+    assert accuracies == {
+        f"classifier/fudge/length/accuracy/t={t}": value for t, value in ((0.1, 0.99), (0.9, 0.6))
+    } | {"classifier/masked/length/accuracy/t=0.9": 0.7}
     (row,) = csv.DictReader((tmp_path / "logs/results/metrics.csv").open())
-    assert float(row["classifier/length/accuracy/t=0.9"]) == 0.6
+    assert float(row["classifier/fudge/length/accuracy/t=0.9"]) == 0.6
     for name, lines in (("trajectories", TRAJECTORIES), ("classifiers", CLASSIFIERS)):
         (file,) = run.glob(f"files/media/table/{name}*.json")
         table = json.loads(file.read_text())
@@ -632,6 +692,15 @@ def test_runs_of_experiment_tune_end_in_the_strength_of_the_rule(tmp_path, runs,
     text = tables.markdown(*gather.gather(gather.load(tmp_path)[0]))
     (line,) = [line for line in text.splitlines() if line.startswith("Tuned")]
     assert line.startswith(f"Tuned: fudge on semantic_content: {said}")
+
+
+def test_successes_that_differ_by_rounding_alone_are_equal_to_the_rule(tmp_path):
+    thirds = [1 / 3, 1.0, 2 / 3, 1.0, 1.0, 1 / 3, 2 / 3, 1.0, 1.0, 2 / 3]
+    means = [sum(thirds) / 10, sum(sorted(thirds)) / 10 + 2e-16]
+    assert means[0] != means[1]
+    for i, (scale, strict, perplexity) in enumerate([(1, min(means), 6.0), (3, max(means), 7.0)]):
+        lay(tmp_path / str(i), tuned(scale, strict, perplexity))
+    assert "Tuned: fudge on semantic_content: strength.scale=1 " in gathered(tmp_path)
 
 
 def test_one_strength_of_several_may_be_tuned(tmp_path):

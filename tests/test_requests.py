@@ -190,3 +190,10 @@ def test_a_target_that_needs_more_words_than_another_allows_is_refused(corpus, m
 def test_a_target_of_a_task_that_is_not_chosen_is_mentioned(corpus, colour, caplog):
     assert choose(colour, corpus, [{"colour": "red", "animal": "cat"}], None, 0)[0].targets == {"colour": "red"}
     assert "targets: animal are not used, as task= does not choose them" in caplog.text
+
+
+def test_half_of_a_character_is_refused_where_it_stands():
+    with pytest.raises(
+        Refused, match=r"targets\.from, entry 1: the target holds '\\ud83d', which is half of a character"
+    ):
+        choose({"word": FakeTask(["\ud83d"])}, FakeCorpus(), ["\ud83d"], None, 0)

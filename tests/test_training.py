@@ -9,6 +9,7 @@ import torch
 from diffcontrol import shares
 from diffcontrol.batches import Steps
 from diffcontrol.draws import seed_of
+from diffcontrol.fitting import Stopped
 from diffcontrol.optim import Optim
 from diffcontrol.store import Store
 from diffcontrol.text import PAD
@@ -247,6 +248,20 @@ def test_a_killed_training_with_either_optimiser_goes_on_bit_by_bit(tmp_path, mo
     torch.manual_seed(99)
     resumed = Store(tmp_path / "killed", trainer=trainer).fit(deep(**options))
     assert resumed.seen[0][0] == at // 5 * 5
+    for name, weights in unbroken.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_a_training_that_a_limit_of_time_stops_goes_on_with_the_same_command(tmp_path, monkeypatch):
+    trainer = {"enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"}
+    unbroken = Store(tmp_path / "unbroken", trainer=trainer).fit(deep())
+    monkeypatch.setattr(Faults, "sleep", 0.1)
+    limited = Store(tmp_path / "limited", trainer=trainer | {"max_time": {"seconds": 1.2}})
+    with pytest.raises(Stopped):
+        limited.fit(deep())
+    monkeypatch.setattr(Faults, "sleep", 0.0)
+    resumed = limited.fit(deep())
+    assert 0 < resumed.seen[0][0] < 20
     for name, weights in unbroken.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
 

@@ -23,14 +23,16 @@ Row = dict[str, Any]  # of a table
 
 
 def classifiers(methods: Mapping[str, Any]) -> list[Row]:
-    """Task, time t, accuracy and number of texts of every control classifier that steers one of the methods."""
-    found = {
-        (task, id(steering)): steering
-        for method in methods.values()
-        for task, steering in getattr(method, "steering", {}).items()
-        if isinstance(steering, ControlClassifier)
-    }
-    return [row for (task, _), classifier in found.items() for row in accuracy(task, classifier)]
+    """Method, task, time t, accuracy and number of texts of every control classifier that steers one of the methods;
+    where it steers several, the first of them."""
+    found: dict[tuple[str, int], tuple[str, ControlClassifier]] = {}
+    for name, method in methods.items():
+        for task, steering in getattr(method, "steering", {}).items():
+            if isinstance(steering, ControlClassifier):
+                found.setdefault((task, id(steering)), (name, steering))
+    return [
+        {"method": name, **row} for (task, _), (name, classifier) in found.items() for row in accuracy(task, classifier)
+    ]
 
 
 @torch.no_grad()
@@ -99,7 +101,9 @@ class Recorded(Steering):
     def __init__(self, steering: Steering, task: str, heard: dict[tuple[str, float], float]):
         self.steering, self.task, self.heard, self.ends = steering, task, heard, steering.ends
 
-        self.layouts, self.positions, self.least = steering.layouts, steering.positions, steering.least  # type: ignore
+        self.layouts, self.positions = steering.layouts, steering.positions  # type: ignore[method-assign]
+        self.least, self.most = steering.least, steering.most  # type: ignore[method-assign]
+        self.completed = steering.completed  # type: ignore[method-assign]
 
     def control(self, targets: Sequence[Target]) -> Control | None:
         control = self.steering.control(targets)

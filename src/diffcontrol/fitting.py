@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from diffcontrol import allowed, checkpoints, hardware, ranks, speed
 from diffcontrol.drafts import read_json, write_json
@@ -29,6 +30,14 @@ OPTIONS = (  # of a Lightning Trainer, that the user can set; `compile` is ours
     "accelerator", "strategy", "devices", "num_nodes", "precision", "compile", "max_time", "enable_progress_bar",
     "deterministic", "benchmark", "profiler", "detect_anomaly", "plugins", "default_root_dir",
 )  # fmt: skip
+RULES = {
+    "enable_progress_bar": allowed.FLAG, "detect_anomaly": allowed.FLAG, "benchmark": allowed.optional(allowed.FLAG),
+    "deterministic": allowed.optional(allowed.one_of(True, False, "warn")),
+    "profiler": allowed.optional(allowed.Allowed(
+        "simple, advanced, pytorch, or a node with the _target_ of a profiler",
+        lambda value: "_target_" in value if isinstance(value, Mapping) else value in ("simple", "advanced", "pytorch"),
+    )),
+}  # fmt: skip
 OWN = {  # options of a Trainer that the user cannot set, and which setting decides instead; None: none does
     "max_steps": "optim.steps of a model", "max_epochs": "optim.steps of a model",
     "accumulate_grad_batches": "optim.batch_size of a model", "gradient_clip_val": "optim.clip of a model",
@@ -53,6 +62,10 @@ def check(options: Mapping[str, Any]) -> None:
             raise Refused(f"trainer.{name}={options[name]}: there is no such option; allowed are {', '.join(OPTIONS)}")
     allowed.one_of(*PRECISIONS).check("trainer.precision", options.get("precision", "auto"))
     speed.check_compile(options.get("compile", "auto"))
+    for name, rule in RULES.items():
+        if name in options:
+            rule.check(f"trainer.{name}", options[name])
+    _limit(options)
     _check_devices(options)
 
 
@@ -108,7 +121,7 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
     run_loggers = (logger(name) if logger else None) or []
     mean = averaging(own.ema) if own.ema else None
     bar = Bar(name) if options.get("enable_progress_bar", True) else None
-    callbacks = [each for each in (checkpoints.Saves(draft), bar, mean) if each]
+    callbacks = [each for each in (checkpoints.Saves(draft), bar, mean, _limit(options)) if each]
     trainer = _trainer(own, options | {"precision": conditions["precision"]}, run_loggers, callbacks)
     if done:
         log.info("%s: resuming at step %d of %d", name, done, own.steps)
@@ -138,13 +151,35 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
 
 def _trainer(own: Optim, options: Mapping[str, Any], loggers: list[Any] | None, callbacks: list[Any]) -> Any:
     """The Lightning Trainer that takes the steps of `own`, under the user's options of a Trainer."""
-    given = {key: value for key, value in options.items() if key != "compile"}
+    given = {key: value for key, value in options.items() if key not in ("compile", "max_time")}
     return instantiate(
         {"_target_": "pytorch_lightning.Trainer", **given},
         max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None, logger=loggers or False,
         callbacks=callbacks, plugins=[checkpoints.CheckpointFiles(), *given.get("plugins", [])],
         enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=max(1, min(50, own.steps // 20)),
     )  # fmt: skip
+
+
+class Limit(Timer):
+    """Lightning's limit of time, of this process alone. Lightning also counts the time before a training was resumed,
+    so that one which has used up its limit would never take another step."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def _limit(options: Mapping[str, Any]) -> Limit | None:
+    """What `max_time` asks for.
+
+    Raises:
+        Refused: it is no length of time.
+    """
+    wanted = options.get("max_time")
+    try:
+        return None if wanted is None else Limit(dict(wanted) if isinstance(wanted, Mapping) else wanted)
+    except (MisconfigurationException, TypeError, AttributeError):
+        raise Refused(f"trainer.max_time={wanted}: allowed is DD:HH:MM:SS, as 00:01:30:00 for an hour and a half, the "
+                      "arguments of a timedelta, as {hours: 1.5}, or null") from None  # fmt: skip
 
 
 def device_of(options: Mapping[str, Any]) -> torch.device:

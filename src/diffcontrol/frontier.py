@@ -62,8 +62,8 @@ def run(cfg: DictConfig) -> float:
         own: Point = {"setting": {}, **evaluate(gold, requests, ready.tasks, ready.judges).row()}
         found["at_entropy_of_gold"] = {name: at_entropy(points[name], entropy(own)) for name in points}
         points = {"gold": [own], **points}
-    dev = {"tasks": list(ready.tasks), "targets": plain["targets"] | wanted["targets"], "num_samples": n, **found,
-           "points": points}  # fmt: skip
+    asked_for = plain["targets"] | wanted["targets"] | {"n": len(requests)}
+    dev = {"tasks": list(ready.tasks), "targets": asked_for, "num_samples": n, **found, "points": points}
     (folder / "frontier.json").write_text(json.dumps(dev, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     matched = {name: as_node(node, chosen[name]) for name, node in ready.methods.items()}
     alone = plain["trainer"] | {"devices": 1, "num_nodes": 1, "strategy": "auto"}  # the other processes have ended
@@ -159,7 +159,7 @@ def match(points: Sequence[Point], level: float) -> dict[str, Any]:
     best: tuple[float, dict[str, Any]] | None = None
     within = [point for point in points if nll(point) <= level + 1e-9]
     for point in within:
-        if best is None or success(point) > best[0]:
+        if best is None or success(point) > best[0] + 1e-9:
             best = success(point), {"setting": point["setting"]}
     for one, other in itertools.product(within, (point for point in points if nll(point) > level + 1e-9)):
         share = round((level - nll(one)) / (nll(other) - nll(one)), 6)  # alike where NLLs differ by rounding

@@ -3,8 +3,8 @@
 Each gets what it has a method for, so a new logger needs no branch.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from diffcontrol.report.layout import REFERENCES, overall
 QUIET = [  # loggers whose constructors start no run yet
     f"pytorch_lightning.loggers.{name}" for name in ("CSVLogger", "TensorBoardLogger", "WandbLogger")
 ]
-ROWS = 1000  # of the sample table: enough to read; samples.jsonl holds all
+ROWS = 1000  # of the sample table, shared by all methods: enough to read; samples.jsonl holds all
 
 
 def loggers(nodes: Mapping[str, Mapping], config: Mapping, **said: str) -> list[Any]:
@@ -80,7 +80,7 @@ def log_results(loggers: Iterable[Any], results: Mapping, samples: Sequence[Mapp
     for logger in loggers:
         logger.log_metrics({**flatten(results["methods"]), **headline(results), **classifier_metrics(results)})
         if hasattr(logger, "log_table"):
-            columns, rows = sample_table(islice(samples, ROWS))
+            columns, rows = sample_table(first_of_each(samples, ROWS))
             logger.log_table("samples", columns=columns, data=rows)
             for name, lines in (("trajectories", trajectories()), ("classifiers", results.get("classifiers", ()))):
                 if lines:
@@ -91,9 +91,11 @@ def log_results(loggers: Iterable[Any], results: Mapping, samples: Sequence[Mapp
 
 
 def classifier_metrics(results: Mapping) -> dict[str, float]:
-    """`classifier/length/accuracy/t=0.5` → how often the control classifier of a task is right at that noise level."""
+    """`classifier/guided_diffusion/length/accuracy/t=0.5` → how often the control classifier of a method and task is
+    right at that noise level."""
     return {
-        f"classifier/{row['task']}/accuracy/t={row['t']}": row["accuracy"] for row in results.get("classifiers", ())
+        f"classifier/{row['method']}/{row['task']}/accuracy/t={row['t']}": row["accuracy"]
+        for row in results.get("classifiers", ())
     }
 
 
@@ -128,6 +130,13 @@ def flatten(methods: Mapping) -> dict[str, float]:
         elif isinstance(value, int | float):
             flat[key] = float(value)
     return flat
+
+
+def first_of_each(samples: Sequence[Mapping], most: int) -> list[Mapping]:
+    """The first samples of each method, all equally many at most, together `most`."""
+    share = max(1, most // max(1, len({sample.get("method") for sample in samples})))
+    seen: Counter[Any] = Counter()
+    return [sample for sample in samples if (seen.update([name := sample.get("method")]) or seen[name] <= share)]
 
 
 def sample_table(samples: Iterable[Mapping]) -> tuple[list[str], list[list[Any]]]:

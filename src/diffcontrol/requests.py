@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from diffcontrol.task import ControlTask, Request
 SPLIT_OF = {"heldout": "test", "dev": "dev"}
 ON_INVALID = error_or_skip("an invalid target")
 ALLOWED = "allowed are heldout, dev, a file of JSON lines, or a list of targets"
+SURROGATE = re.compile("[\ud800-\udfff]")
 log = logging.getLogger(__name__)
 
 
@@ -184,6 +186,8 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         request = Request({name: tasks[name].parse(target) for name, target in by_task.items()}, source)
     except Refused as refused:
         raise Refused(f"{where}: {refused}") from refused
+    if half := SURROGATE.search(json.dumps(dict(request.targets), ensure_ascii=False)):
+        raise Refused(f"{where}: the target holds {half[0]!r}, which is half of a character")
     layouts = joint([tasks[name].layouts(target) for name, target in request.targets.items()])
     if not layouts:
         raise Refused(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")

@@ -7,7 +7,7 @@ from diffcontrol.draws import Draws
 from diffcontrol.masked.guidance import Exact, FirstOrder, Unguided
 from diffcontrol.masked.sampler import Ancestral
 from diffcontrol.steering.base import Control
-from diffcontrol.text import UNK
+from diffcontrol.text import END, PAD, START, UNK
 from tests.masked.tabular import FIRST, Property, Tabular, asked, frequencies
 
 N = 15000
@@ -38,6 +38,20 @@ def half(lm):
 
 def guided(guidance, lm, ids, places, *parts):
     return guidance.predict(asked(lm, *parts, rows=len(ids)), ids, places, list(range(len(ids)))).softmax(-1)
+
+
+def test_the_time_is_the_share_of_words_that_is_masked_however_long_the_text_is(lm):
+    shown, mask = FIRST, lm.mask
+    texts = [
+        [START, mask, shown, shown, mask, END, PAD, PAD],  # its end is known
+        [START, mask, shown, shown, mask, END, PAD, PAD, PAD, PAD, PAD],  # beside a longer one
+        [START, *[mask] * 4, END, PAD, PAD],
+        [START, *[mask] * 7],  # nothing is known, nor where it ends
+        [START, shown, END, PAD],
+        [START, END],
+    ]
+    times = [float(asked(lm).look(lm.one_hot(torch.tensor([ids]))).t) for ids in texts]
+    assert times == [0.5, 0.5, 1.0, 1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("strength", [1.0, 3.0])

@@ -287,6 +287,16 @@ def test_a_length_that_a_target_says_is_met_by_construction(trained, corpus, mon
     assert [len(text) for text in texts] == [4] * 6
 
 
+def test_a_text_is_no_longer_than_its_targets_allow(trained, corpus, monkeypatch):
+    lengths = TrainingLengths(corpus, {"colour": FakeTask(COLOURS, corpus), "verb": FakeTask(VERBS, corpus)})
+    drawn = [text for (text,) in method(trained, lengths=lengths).generate(requests(), 1)]
+    most = min(map(len, drawn))
+    assert max(map(len, drawn)) > most
+    monkeypatch.setattr(FakeTask, "most_words", lambda self, target: most if target in COLOURS else None)
+    texts = [text for (text,) in method(trained, lengths=lengths).generate(requests(), 1)]
+    assert {len(text) for text in texts} == {most}
+
+
 # --- what is refused
 
 

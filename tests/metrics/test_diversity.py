@@ -55,6 +55,11 @@ def test_the_interval_of_entropy_is_that_of_leaving_each_target_out():
     assert found["ci95"] == pytest.approx([found["mean"] - half, found["mean"] + half])
 
 
+def test_a_single_text_has_no_self_bleu():
+    assert "self_bleu" not in diversity.measure([[words("a b c d")]])
+    assert diversity.measure([[words("a b c d")] * 2])["self_bleu"]["mean"] == pytest.approx(1.0)
+
+
 def test_self_bleu_of_nothing_to_compare():
     assert diversity.self_bleu([words("a b c d")]) == [0.0]
     assert diversity.self_bleu([[], words("a b c d")]) == [0.0, 0.0]

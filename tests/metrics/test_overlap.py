@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from diffcontrol.metrics import overlap as module
 from diffcontrol.metrics.overlap import cider, overlap
@@ -45,6 +46,18 @@ def test_a_text_in_any_script_shares_everything_with_itself():
 def test_cider_is_the_same_however_many_texts_are_compared_with_one_target():
     texts, golds = words(TEXTS[:3]), [words(group) for group in REFERENCES[:3]]
     assert cider([t for t in texts for _ in range(3)], [g for g in golds for _ in range(3)])[::3] == cider(texts, golds)
+
+
+def test_bert_score_reads_its_model_once_and_takes_the_best_reference_of_each_text(monkeypatch):
+    calls = []
+
+    def score(texts, references, **_):
+        calls.append(len(texts))
+        return {"f1": torch.tensor([float(r == t) + len(r) / 100 for t, r in zip(texts, references, strict=True)])}
+
+    monkeypatch.setattr("torchmetrics.functional.text.bert_score", score)
+    found = module.bert_score(["a b", "c"], [["a", "a b", "abc"], ["dd"]], "made up")
+    assert found == pytest.approx([1.03, 0.02]) and calls == [4]
 
 
 def test_bert_score_is_left_out_where_its_model_is_not_to_be_had(monkeypatch, caplog):

@@ -27,6 +27,7 @@ from diffcontrol.allowed import Rules, arguments, whole
 from diffcontrol.diffusion.denoiser import Prediction, known_words, words_within
 from diffcontrol.masked.lm import MaskedLM
 from diffcontrol.steering.base import Look, Weighted
+from diffcontrol.text import END, PAD, START
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ class Questions:
     inner: Tensor
 
     def look(self, z: Tensor) -> Look:
-        """A look at noisy texts [n L V+1]; the time is the share that is masked."""
-        return Look(z, z.detach()[..., -1].mean(1), lambda: self.lm(z))
+        """A look at noisy texts [n L V+1]. The time is the share of their words that is masked: where a text ends is
+        known or still masked, and what is known of its length says nothing of the time."""
+        shown = z.detach()
+        words = shown.shape[1] - shown[..., [START, END, PAD]].sum((1, 2))
+        return Look(z, shown[..., -1].sum(1) / words.clamp(min=1), lambda: self.lm(z))
 
     def words(self, prediction: Prediction, rows: Sequence[int]) -> Tensor:
         """log p(w | z) without regard to the controls, [n L V]."""

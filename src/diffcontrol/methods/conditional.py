@@ -103,4 +103,5 @@ class Conditional(Method):
         tasks = [(own.task, asked[name]) for name, own in self.lms.items()]
         said = max((words for task, target in tasks if (words := task.words(target))), default=None)
         least = max(task.least_words(target) for task, target in tasks)
-        return lengths.end(Layout(), asked, least, uniform, length, said)
+        most = min((words for task, target in tasks if (words := task.most_words(target)) is not None), default=None)
+        return lengths.end(Layout(), asked, least, uniform, length, said, most)

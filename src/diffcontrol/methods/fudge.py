@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 from transformers import LogitsProcessor
 
-from diffcontrol.allowed import BY_TASK, Rules
+from diffcontrol.allowed import BY_TASK, Rules, number
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor, verdicts
 from diffcontrol.autoregressive.reading import Reading
@@ -107,7 +107,7 @@ class Fudge(Method):
     `temperature` divides the sum of both terms, which words are sampled from.
     """
 
-    allowed: ClassVar[Rules] = {"strength": BY_TASK}
+    allowed: ClassVar[Rules] = {"strength": BY_TASK, "strength.*": number(0)}
 
     def __init__(self, lm: CausalLM, predictors: Mapping[str, Predictor], strength: Mapping[str, float],
                  pre_top_k: int = 200, post_top_k: int = 10, chunk: int = 50, seed: int = 0,

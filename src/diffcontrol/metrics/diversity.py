@@ -54,7 +54,8 @@ def measure(groups: Sequence[Sequence[Text]]) -> dict[str, Measure]:
 
     Distinct-n, entropy and self-BLEU take one text a target, so a method with 50 samples a target stands on the same
     scale as the gold sentences; the first two are then averaged over samples. `self_bleu_within`, present if there are
-    several samples a target, compares the samples of a target with each other: it shows collapse onto one answer.
+    several samples a target, compares the samples of a target with each other: it shows collapse onto one answer. A
+    single text is compared with nothing, and has no `self_bleu`.
 
     Raises:
         ValueError: no targets, or a target without texts.
@@ -64,10 +65,11 @@ def measure(groups: Sequence[Sequence[Text]]) -> dict[str, Measure]:
     length = interval.measure([float(np.mean([len(text) for text in group])) for group in groups])
     several = [group for group in groups if len(group) > 1]
     apart = groups if len(groups) > 1 else [[text] for text in groups[0]]  # one target: its samples are all there is
+    compared = {"self_bleu": interval.measure(self_bleu([group[0] for group in apart]))} if len(apart) > 1 else {}
     measures = {
         "distinct_1": _distinct_measure(apart, 1),
         "distinct_2": _distinct_measure(apart, 2),
-        "self_bleu": interval.measure(self_bleu([group[0] for group in apart])),
+        **compared,
         "word_entropy": _entropy_measure(apart),
         "length": length,
     }

@@ -12,6 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
@@ -99,11 +100,12 @@ def bert_score(texts: Sequence[str], references: Sequence[Sequence[str]], model:
     from torchmetrics.functional.text import bert_score as score
 
     try:
-        found: list[float] = []
-        for text, group in zip(texts, references, strict=True):
-            each = score([text] * len(group), list(group), model_name_or_path=model, truncation=True)["f1"]
-            found.append(max(torch.as_tensor(each).reshape(-1).tolist()))
-        return found
+        pairs = [(text, reference) for text, group in zip(texts, references, strict=True) for reference in group]
+        # in one call, as each reads the model from the disk
+        scores = score([text for text, _ in pairs], [reference for _, reference in pairs], model_name_or_path=model,
+                       truncation=True)["f1"]  # fmt: skip
+        each = iter(torch.as_tensor(scores).reshape(-1).tolist())
+        return [max(islice(each, len(group))) for group in references]
     except (OSError, ValueError, ModuleNotFoundError) as error:
         if model not in _told:
             log.warning("BERTScore is left out: its model %s is not available (%s)", model, str(error).splitlines()[0])

@@ -21,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.csv and not chosen.csv.absolute().parent.is_dir():
         parser.error(f"--csv {chosen.csv}: there is no folder {chosen.csv.parent}")
+    if chosen.csv and chosen.csv.is_dir():
+        parser.error(f"--csv {chosen.csv}: this is a folder; name a file in it")
     runs, problems = gather.load(chosen.folder)
     for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
@@ -36,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (chosen.folder / "results.json").exists():  # else it is a run, which has a page of its own
         saved[chosen.folder / "report.html"] = summary_page(chosen.folder, runs, rows, notes)
     for file, content in saved.items():
-        file.write_text(content, encoding="utf-8")
+        file.write_text(content, encoding="utf-8", errors="backslashreplace")  # folders may have any bytes as names
     console().print(*filter(None, [*map(matrix.table, across), tables.table(rows, notes)]), sep="\n")
     files = [file.name if file.parent == chosen.folder else str(file) for file in saved]
-    print(f"Summary of {len(runs)} run(s) saved to {chosen.folder} ({', '.join(files)})")
+    print(gather.printable(f"Summary of {len(runs)} run(s) saved to {chosen.folder} ({', '.join(files)})"))
     return 0
 
 

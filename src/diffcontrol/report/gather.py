@@ -32,16 +32,25 @@ def load(folder: Path) -> tuple[list[tuple[Path, dict]], list[str]]:
         broken = path
         try:
             results = json.loads(path.read_text(encoding="utf-8"))
+            if not results["methods"]:
+                raise ValueError("it has no methods")
             add([], path, results)  # a run that does not fit the table is broken too
             broken = path.parent / pooling.SAMPLES
             pooling.read(path)
             runs.append((path, results))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            problems.append(f"skipped {path.parent}: {broken.name} is not complete ({type(error).__name__}: {error})")
+            why = f"{broken.name} is not complete ({type(error).__name__}: {error})"
+            problems.append(printable(f"skipped {path.parent}: {why}"))
     done = {path.parent for path in files}
     for path in sorted(path for path in folder.rglob(REFUSED) if path.parent not in done):
-        problems.append(f"{path.parent} was refused: {path.read_text(encoding='utf-8', errors='replace').strip()}")
+        why = path.read_text(encoding="utf-8", errors="replace").strip()
+        problems.append(printable(f"{path.parent} was refused: {why}"))
     return runs, problems
+
+
+def printable(text: str) -> str:
+    """The text with the bytes of paths that are not UTF-8 as \\x.. in it."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def gather(runs: Sequence[tuple[Path, Mapping]], mix: bool = False) -> tuple[list[Row], list[str]]:
@@ -120,7 +129,8 @@ def add(rows: list[Row], path: Path, results: Mapping, mix: bool = False,
                     known.append(values.get(name))
             elif not _repeats(row, key, values):
                 kept = row.runs[key]
-                notes.append(f"Two runs of seed {results['seed']} differ in {method}: kept {kept}, set aside {path}.")
+                which = printable(f"kept {kept}, set aside {path}")
+                notes.append(f"Two runs of seed {results['seed']} differ in {method}: {which}.")
     return notes
 
 

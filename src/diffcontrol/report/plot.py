@@ -73,11 +73,9 @@ def style(axes: Axes, results: Mapping) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("perplexity under the LSTM judge (log scale; lower is more fluent)", color=INK)
     axes.set_ylabel("control success, strict (%)" + (", all tasks at once" if len(tasks) > 1 else ""), color=INK)
-    axes.set_title(" + ".join(tasks), loc="left", fontsize=12, fontweight="bold", color=INK)
-    targets = results["targets"]
-    axes.set_title(
-        f"{results['data']}, {targets['n']} targets × {results['num_samples']}", loc="right", fontsize=9, color=GREY
-    )
+    axes.set_title(" + ".join(tasks), loc="left", fontsize=12, fontweight="bold", color=INK, pad=20)
+    asked = f"{results['data']}, {results['targets']['n']} targets × {results['num_samples']}"
+    axes.annotate(asked, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=9, color=GREY)  # beneath the title
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#bbbbbb")
     axes.tick_params(colors=INK, which="both", labelsize=9)
@@ -88,8 +86,11 @@ def style(axes: Axes, results: Mapping) -> None:
 
 
 def ticks(axes: Axes) -> None:
-    """Round numbers at a readable distance, whether perplexities span a tenth or three decades."""
+    """Round numbers at a readable distance, whether perplexities are all the same or span three decades."""
     low, high = axes.get_xlim()
+    if high / low < 1 + 1e-6:
+        axes.set_xlim(low / 1.5, high * 1.5)
+        low, high = axes.get_xlim()
     fine, middle = (1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5)
     subs = fine if high / low < 15 else middle if high / low < 1000 else (1,)
     axes.xaxis.set_major_locator(MaxNLocator(6) if high / low < 2 else LogLocator(subs=subs, numticks=20))

@@ -115,7 +115,13 @@ def setting_of(results: Mapping, method: str) -> dict[str, str]:
         for name, value in said.items()
         if name not in shared and not _is_model_seed(name) and not name.startswith(others)
     }
-    return {name: str(value) for name, value in {**said, **_leaves(strength, "strength")}.items()}
+    return {name: _written(value) for name, value in {**said, **_leaves(strength, "strength")}.items()}
+
+
+def _written(value: Any) -> str:
+    """A setting as the table shows it; 1 and 1.0 are the same one."""
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.12g}" if plain else str(value)
 
 
 def _leaves(tree: Any, path: str) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def comma_separated(rows: Sequence[Row]) -> str:
         }
         for name, values in row.measures.items():
             means = [mean_of(value) for value in values if value is not None]
+            if not means:
+                continue
             line |= {name: sum(means) / len(means), f"{name}_min": min(means), f"{name}_max": max(means)}
             if isinstance(found := pooled(row, name), Mapping):
                 line[name] = found["mean"]

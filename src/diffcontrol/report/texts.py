@@ -100,7 +100,8 @@ def extremes(samples: Sequence[Sample], method: str) -> tuple[list[list[Sample]]
 def verdict(sample: Sample, task: str) -> str:
     """`met`, `not met`, or how much of the target is met."""
     strict = look_up(sample["scores"], (task, "strict")) or 0.0
-    shown = f"{100 * strict:.0f}" if strict < 0.995 else f"{100 * strict:.1f}"
+    percent = min(max(100 * strict, 0.1), 99.9)  # neither 0 nor 100, as it is met in part
+    shown = f"{percent:.0f}" if 1 <= percent < 99.5 else f"{percent:.1f}"
     return "met" if strict > 1 - 1e-9 else f"met to {shown} %" if strict else "not met"
 
 

@@ -78,6 +78,11 @@ def _varied(row: Row, unguided: Row) -> float:
     return min(entropy / free, REPEATS) if entropy and free else REPEATS
 
 
+def _alike(*numbers: float) -> list[float]:
+    """Numbers that differ by rounding alone become equal."""
+    return [round(number, 9) for number in numbers]
+
+
 def _note(rows: Sequence[Row], name: str, apart: Sequence[str], unguided: Row | None, gold: Row | None) -> str:
     where = ", ".join([f"Tuned: {rows[0].method} on {'+'.join(rows[0].tasks)}", *apart])
     free = mean(unguided, "perplexity") if unguided else None
@@ -87,13 +92,13 @@ def _note(rows: Sequence[Row], name: str, apart: Sequence[str], unguided: Row | 
     level, whose = (of_gold, "gold's") if of_gold is not None and of_gold > free else (free, "the unguided")
     known = [(row, mean(row, "strict"), mean(row, "perplexity")) for row in rows]
     within = [
-        (strict, _varied(row, unguided), -perplexity, -natural(row.setting[name])[0], row)
+        (_alike(strict, _varied(row, unguided), -perplexity), -natural(row.setting[name])[0], row)
         for row, strict, perplexity in known
         if strict is not None and perplexity is not None and perplexity <= WITHIN * level
     ]
     if not within:
         return f"{where}: no strength stays within {WITHIN} × {whose} perplexity ({level:.2f})."
-    strict, _, fluency, _, best = max(within, key=lambda found: found[:4])
+    (strict, _, fluency), _, best = max(within, key=lambda found: found[:2])
     beside = f"{100 * strict:.1f} % at {-fluency:.2f}, {-fluency / level:.2f} × {whose} perplexity"
     what = SCALE if name == SCALE else f"strength of {name.rpartition('.')[2]}"  # a table does not know its group
     return f"{where}: {what}={best.setting[name]} ({beside})."
