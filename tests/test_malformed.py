@@ -26,7 +26,7 @@ VALUES = [
     "targets.from=null", "targets.from=5", "task=[]", "data.length=1", "trainer.devices=99999", "trainer.devices=two",
     "limit.train=abc", "limit.test=0", "on_unsupported=x", "targets.on_invalid=x",
     "task=first_word task.first_word.min_count=0",
-    "guidance.strength=5", "method.fudge.strength=5", "+strength.fudge.length=-1",
+    "guidance.strength=5", "method.fudge.strength=5", "strength.fudge.length=-1",
     f"decoding.temperature={10**400}",
     "+lm.foo=1", "+lm.optim.foo=1", "task=attribute +classifier_optim.foo=1", "+model.foo=1", "model.heads=3",
     "+sampler.foo=1", "task=attribute encoder=noisy encoder.heads=3", "method.fudge._target_=foo.Bar",
