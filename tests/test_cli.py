@@ -66,6 +66,12 @@ def test_a_folder_that_nothing_may_be_written_in_is_one_sentence(monkeypatch, tm
         main()
 
 
+def test_a_folder_whose_name_is_too_long_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run.py", f"hydra.run.dir={'x' * 300}"])
+    with pytest.raises(SystemExit, match=r"hydra.run.dir=x+: no folder can be made there \(File name too long\)"):
+        main()
+
+
 def test_no_logger_is_said_how(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run.py", "logger=null"])
     with pytest.raises(SystemExit, match=r"logger=null: write logger=\[\] for none"):

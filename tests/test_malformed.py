@@ -14,7 +14,8 @@ from tests.composing import composed, job
 VALUES = [
     "decoding.temperature=0", "decoding.temperature=-1", "decoding.clamp=2", "decoding.clamp=-1",
     "method.guided_diffusion.clean=abc", "sampler.eta=-1", "sampler.eta=5", "sampler.noise=inf",
-    "guidance.distance=-1", "guidance.start=-1", "guidance.stop=2", "guidance=langevin guidance.inner=0",
+    "guidance.distance=-1", "guidance.start=-1", "guidance.stop=2", "guidance.stop=0.6 guidance.start=0.3",
+    "guidance=langevin guidance.inner=0",
     "guidance=langevin guidance.inner=-1", "guidance=langevin guidance.inner=1.5", "strength.one_pass.length=inf",
     "strength.one_pass.length=abc", "strength.one_pass=abc", "strength=abc", "strength.scale=inf",
     "strength.scale=abc", "targets.n=-1", "targets.n=1.5", "lm.window=-1", "model.depth=0", "model.depth=-1",

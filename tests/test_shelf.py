@@ -35,6 +35,22 @@ def filled(tmp_path) -> Store:
     return store
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", b"a: [1"])
+def test_an_entry_whose_recipe_cannot_be_read_is_shown_in_one_sentence(filled, capsys, content):
+    address = filled.trained[0]
+    file = filled.root / address / "config.yaml"
+    file.unlink() if content is None else file.write_bytes(content)
+    assert main(["--store", str(filled.root), "show", address]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "damaged, as its recipe cannot be read" in said.err
+
+
+def test_a_place_that_cannot_be_made_is_said_in_one_sentence(filled, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["--store", str(filled.root), "export", str(tmp_path / "file" / "below")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.fixture
 def no_training(monkeypatch):
     monkeypatch.setattr(Toy, "losses", lambda *_: pytest.fail("trained"))

@@ -667,6 +667,45 @@ def test_a_measurement_leaves_no_trace(tmp_path, monkeypatch):
     assert same(plain, again, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9}])
+def test_what_fails_after_the_last_step_costs_no_training(tmp_path, monkeypatch, options):
+    unbroken = store(tmp_path / "unbroken").fit(toy(**options))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk is full"):
+        patch.setattr("diffcontrol.store.provenance", lambda *_: raises(OSError("the disk is full")))
+        store(tmp_path / "stopped").fit(toy(**options))
+    with monkeypatch.context() as patch:
+        patch.setattr(Toy, "losses", lambda *_: pytest.fail("trained"))
+        own = store(tmp_path / "stopped")
+        assert same(own.fit(toy(**options)), unbroken, rtol=0, atol=0)
+    (folder,) = (tmp_path / "stopped").glob("Toy-*")
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "provenance.json", "weights.safetensors"}
+    assert set(json.loads((folder / "provenance.json").read_text())["sha256"]) == {"weights.safetensors"}
+
+
+def raises(error):
+    raise error
+
+
+def test_a_compiler_that_fails_is_as_good_as_none(monkeypatch, caplog):
+    monkeypatch.setattr(speed.shutil, "which", lambda name: name)
+    monkeypatch.setattr(torch, "compile", lambda function: raises(RuntimeError("Python.h is missing\nand more")))
+    speed.has_compiler.cache_clear()
+    try:
+        assert speed.compiling("auto", speed.LONG + 1, torch.device("cpu"))[0] is False
+        assert "nothing is compiled, as torch.compile fails here: Python.h is missing" in caplog.text
+        with pytest.raises(Refused, match=r"trainer.compile=true needs a C\+\+ compiler that works"):
+            speed.compiling(True, 10, torch.device("cpu"))
+    finally:
+        speed.has_compiler.cache_clear()
+
+
+def test_lightning_computes_where_we_say(monkeypatch):
+    """By itself its `auto` would take a Mac's GPU, for which nothing here is made."""
+    assert fitting.accelerator_of({}) == fitting.accelerator_of({"accelerator": "auto"}) == (
+        "gpu" if torch.cuda.is_available() else "cpu")  # fmt: skip
+    assert fitting.accelerator_of({"accelerator": "cpu"}) == "cpu"
+
+
 @pytest.mark.parametrize(("wanted", "steps", "compiler", "expected"), [
     ("auto", 20_000, True, False), ("auto", 20_001, True, True), ("auto", 10**6, False, False),
     (True, 1, True, True), (False, 10**6, True, False),
@@ -680,7 +719,7 @@ def test_what_cannot_be_compiled_is_said(monkeypatch):
     with pytest.raises(ValueError, match=r"trainer.compile=maybe: write auto, true or false"):
         speed.compiling("maybe", 10, torch.device("cpu"))
     monkeypatch.setattr(speed, "has_compiler", lambda device: False)
-    with pytest.raises(ValueError, match=r"trainer.compile=true needs a C\+\+ compiler, and there is none"):
+    with pytest.raises(ValueError, match=r"trainer.compile=true needs a C\+\+ compiler that works, and there is none"):
         speed.compiling(True, 10, torch.device("cpu"))
 
 

@@ -70,7 +70,11 @@ def check(arguments: Sequence[str]) -> None:
             raise SystemExit(f"diffcontrol: {error}") from None
         key, _, value = argument.partition("=")
         if key in FOLDERS and "$" not in value:
-            there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
+            try:
+                there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
+            except OSError as error:  # the name is too long, or a folder above it may not be entered
+                why = f"no folder can be made there ({error.strerror})"
+                raise SystemExit(f"diffcontrol: {key}={value}: {why}") from None
             if not there.is_dir():
                 raise SystemExit(f"diffcontrol: {key}={value}: a folder is needed, but {there} is a file")
             if not os.access(there, os.W_OK | os.X_OK):

@@ -124,8 +124,10 @@ def write_json(file: Path, content: dict[str, Any]) -> None:
 class Stopwatch:
     """Keeps the seconds that a draft has taken in its file `seconds`, over all runs that worked on it."""
 
+    FILE = "seconds"
+
     def __init__(self, draft: Path):
-        self.file, self.since, self.before = draft / "seconds", time.time(), 0.0
+        self.file, self.since, self.before = draft / self.FILE, time.time(), 0.0
         with suppress(OSError, ValueError):  # it is not there, or was cut short
             self.before = float(self.file.read_text())
 

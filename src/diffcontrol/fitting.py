@@ -152,6 +152,7 @@ def fit(module: Trainable, draft: Path, name: str, trainer_options: Mapping[str,
 def _trainer(own: Optim, options: Mapping[str, Any], loggers: list[Any] | None, callbacks: list[Any]) -> Any:
     """The Lightning Trainer that takes the steps of `own`, under the user's options of a Trainer."""
     given = {key: value for key, value in options.items() if key not in ("compile", "max_time")}
+    given["accelerator"] = accelerator_of(options)
     return instantiate(
         {"_target_": "pytorch_lightning.Trainer", **given},
         max_steps=own.steps, max_epochs=-1, gradient_clip_val=own.clip or None, logger=loggers or False,
@@ -190,6 +191,11 @@ def device_of(options: Mapping[str, Any]) -> torch.device:
     chosen = hardware.devices(options.get("devices", 1), torch.device("cuda"))
     own = int(os.environ.get("LOCAL_RANK", 0))
     return torch.device("cuda", chosen[own] if own < len(chosen) else 0)
+
+
+def accelerator_of(options: Mapping[str, Any]) -> str:
+    """The name that Lightning has for it: `auto` would choose devices that we do not, as a Mac's."""
+    return "gpu" if device_of(options).type == "cuda" else "cpu"
 
 
 def _conditions(module: Trainable, draft: Path, name: str, options: Mapping[str, Any], steps: int,

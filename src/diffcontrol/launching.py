@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments import LightningEnvironment
 
+from diffcontrol.fitting import accelerator_of
 from diffcontrol.ranks import ALONE, Share
 
-OF_PROCESSES = ("accelerator", "devices", "num_nodes", "strategy")
+OF_PROCESSES = ("devices", "num_nodes", "strategy")
 FOLDER = "hydra.run.dir"
 
 
@@ -21,7 +22,7 @@ def launched(options: Mapping[str, Any]) -> Share:
     """Starts the other processes that these options of a Trainer ask for, unless that was done before, and has this one
     compute on its own device. Returns its share of the writing: nothing is shared by processes that cannot tell which
     folder the first one writes into, as each of them names one by the time at which it started."""
-    plain = {name: options[name] for name in OF_PROCESSES if name in options}
+    plain = {name: options[name] for name in OF_PROCESSES if name in options} | {"accelerator": accelerator_of(options)}
     trainer = instantiate(
         {"_target_": "pytorch_lightning.Trainer", **plain},
         logger=False, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ def seconds_a_step(module: Trainable, device: torch.device) -> tuple[float, floa
         batches = [move_data_to_device(module.collate(sampler.indices(i)), device) for i in range(BATCHES)]
         trial = trial_copy(module).to(device)
         least: dict[str, dict[int, float]] = {FULL: {}, MIXED: {}}  # precision → batch → seconds
+        for precision in least:  # the first step of all is slow whatever the precision
+            _step(trial, batches[0], precision, device)
         started = time.perf_counter()
         for turn in range(ROUNDS * BATCHES):
             i = turn % BATCHES
@@ -109,16 +112,25 @@ def compiling(wanted: Any, steps: int, device: torch.device) -> tuple[bool, str]
         return False, "as asked for" if wanted is False else f"it pays only in trainings of more than {LONG} steps"
     if not has_compiler(device):
         if wanted is True:
-            raise Refused(f"trainer.compile=true needs {COMPILER[device.type]}, and there is none; leave it out")
-        return False, f"{COMPILER[device.type]} is missing"
+            raise Refused(f"trainer.compile=true needs {COMPILER[device.type]} that works, and there is none; leave it "
+                          "out")  # fmt: skip
+        return False, f"there is not {COMPILER[device.type]} that works"
     return True, "as asked for" if wanted is True else f"the training has more than {LONG} steps"
 
 
+@cache
 def has_compiler(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs on this device."""
-    if device.type == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++", "c++"))
+    """Whether torch.compile has what it needs on this device, as a function of one line shows."""
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return False
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "c++"))):
+        return False
+    try:
+        torch.compile(lambda x: 2 * x + 1)(torch.ones(8, device=device))
+    except Exception as error:  # a compiler that fails, a missing header, ...
+        log.warning("nothing is compiled, as torch.compile fails here: %s", str(error).strip().partition("\n")[0])
+        return False
+    return True
 
 
 def compiled(networks: Sequence[torch.nn.Module], on: bool) -> None:

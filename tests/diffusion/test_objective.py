@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from diffcontrol.diffusion.lm import DiffusionLM
 from diffcontrol.diffusion.objective import CrossEntropy, EndToEnd
 from diffcontrol.diffusion.schedule import Cosine, Linear, Sqrt
+from diffcontrol.text import PAD
 from tests.fakes import OPTIM, FakeCorpus, train
 
 MODEL = {"embedding": 8, "width": 16, "depth": 1, "heads": 2, "dropout": 0.0}
@@ -237,6 +238,14 @@ def test_training_lowers_the_loss(objective):
 
 
 # --- what is read
+
+
+def test_few_texts_that_fit_a_window_are_not_learned_by_heart():
+    model = lm(window=5)
+    fitting = (model.corpus.ids["train"][:, 5:] == PAD).all(-1)
+    assert 0 < fitting.sum() < len(fitting) / 2
+    read = [i for step in range(40) for i in model.steps().indices(step)]
+    assert abs(fitting[read].float().mean() - fitting.float().mean()) < 0.1
 
 
 def test_a_window_crops_three_steps_of_four_and_loses_no_word():

@@ -15,6 +15,7 @@ from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.base import Guidance, Unguided
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Weighted
 from diffcontrol.task import Request
 from diffcontrol.text import PAD
@@ -146,7 +147,7 @@ def test_it_works_where_gradients_are_switched_off(acts):
 
 @pytest.mark.parametrize(("window", "count"), [
     ({}, 30), ({"start": 0.5}, 15), ({"stop": 0.5}, 15), ({"start": 0.7, "stop": 0.2}, 15), ({"stride": 3}, 10),
-    ({"start": 0.5, "stride": 4}, 4), ({"start": 0.2, "stop": 0.4}, 0),
+    ({"start": 0.5, "stride": 4}, 4), ({"start": 0.41, "stop": 0.41}, 0),
 ])  # fmt: skip
 def test_start_stop_and_stride_say_at_which_steps_it_acts(acts, window, count):
     guidance, denoiser = acts(**{"stride": 1} | window), Posterior()
@@ -168,6 +169,11 @@ def test_start_stop_and_stride_say_at_which_steps_it_acts(acts, window, count):
         times = list(dict.fromkeys(control.parts[0][1].times))
         last = [s for _, s in inside[-1:] if s == steps[-1][1]]
         assert times in ([t for t, _ in inside] + last, [s for _, s in inside])
+
+
+def test_one_that_would_act_nowhere_is_refused(acts):
+    with pytest.raises(Refused, match=r"guidance.start=0.2: it is less than guidance.stop=0.4, so no step"):
+        acts(start=0.2, stop=0.4)
 
 
 def test_it_is_told_of_fewer_positions_when_texts_have_ended(acts):

@@ -115,6 +115,12 @@ def test_distinct_texts_are_parsed_once_and_nothing_twice(tmp_path):
     assert len(folders(tmp_path)) == 1
 
 
+def test_a_text_that_is_too_long_is_said_before_any_other_is_parsed(tmp_path):
+    _ = store(tmp_path).build(node()).splits["train"]
+    lengths = [len(words) for words in Flat.seen]
+    assert lengths == sorted(lengths, reverse=True) and lengths[0] > lengths[-1]
+
+
 def test_a_split_is_parsed_when_it_is_read_and_not_before(tmp_path):
     own = store(tmp_path)
     bank = own.build(node())

@@ -55,7 +55,8 @@ class ConditionalLM(Prompted):
         self.lm, self.drop, self.window, self.length = lm, drop, lm.window, lm.length
         self.prompt_vectors = nn.Embedding(self.blank + 1 - len(data.vocabulary), lm.embedding.embedding_dim)
         self.transformer, self.readout = deepcopy(lm.transformer), deepcopy(lm.readout)
-        before = 0.5 * torch.randn(self.prompt_length, lm.width, device=lm.device)  # as positions of texts begin
+        # as positions of texts begin; drawn on the CPU, whose random numbers the store seeds
+        before = 0.5 * torch.randn(self.prompt_length, lm.width).to(lm.device)
         self.transformer.positions = nn.Parameter(torch.cat([before, lm.transformer.positions.detach()]))
         for network in (self.transformer, self.readout):
             network.requires_grad_(True)  # the language model's own weights are frozen

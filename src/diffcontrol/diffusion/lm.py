@@ -109,13 +109,13 @@ class DiffusionLM(Trainable):
 
 
 def windowed(module: Any, texts: Tensor | None = None) -> Steps:
-    """Steps whose texts fit into `module.window` three times out of four. texts: indices of those that may be read
-    [N]; None: all of them."""
+    """Steps whose texts fit into `module.window` three times out of four, where at least half of the texts fit: fewer
+    would be learned by heart. texts: indices of those that may be read [N]; None: all of them."""
     train = module.corpus.ids["train"]
     everything = torch.arange(len(train)) if texts is None else texts
     fits = everything[(train[everything][:, module.window :] == PAD).all(-1)]
-    pools = [everything, fits, fits, fits] if 0 < module.window < module.corpus.length and len(fits) else [everything]
-    return module._steps(pools)
+    saves = 0 < module.window < module.corpus.length and 2 * len(fits) >= len(everything)
+    return module._steps([everything, fits, fits, fits] if saves else [everything])
 
 
 def cropped(ids: Tensor, window: int) -> Tensor:

@@ -12,7 +12,7 @@ B batch · L positions · D embedding width
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.distributions import Normal
@@ -20,6 +20,7 @@ from torch.distributions import Normal
 from diffcontrol.allowed import BY_TASK, Rules, number, optional, whole
 from diffcontrol.diffusion.denoiser import Denoiser, Prediction, Wrapper
 from diffcontrol.diffusion.sampler import Move
+from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Weighted
 
 
@@ -37,8 +38,21 @@ class Guidance:
 
     def __init__(self, strength: Mapping[str, float] | None = None, start: float = 1.0, stop: float = 0.0,
                  stride: int = 1):  # fmt: skip
+        self.check({"start": start, "stop": stop})
         self.strength = {"default": 0.0} | dict(strength or {})
         self.start, self.stop, self.stride = start, stop, stride
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any]) -> None:
+        """Asked before anything is trained: whether a guidance with this config node acts at all.
+
+        Raises:
+            Refused: it does not.
+        """
+        start, stop = node.get("start", 1.0), node.get("stop", 0.0)
+        if start < stop:
+            raise Refused(f"guidance.start={start}: it is less than guidance.stop={stop}, so no step would be guided; "
+                          "guidance acts from start, the noisier end, to stop")  # fmt: skip
 
     def predict(self, denoiser: Denoiser, control: Weighted, x_t: Tensor, t: Tensor,
                 previous: Prediction | None) -> Prediction:  # fmt: skip

@@ -5,10 +5,13 @@ B batch · L positions · D embedding width
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from hydra.utils import get_object
 from torch import Tensor, nn
 
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.decoding import Decoding
 from diffcontrol.diffusion.denoiser import Anchored, Denoiser, Prediction, known_words
 from diffcontrol.diffusion.lm import DiffusionLM
@@ -21,7 +24,7 @@ from diffcontrol.method import Progress
 from diffcontrol.methods.steered import Steered
 from diffcontrol.steering.anchor import known, within
 from diffcontrol.steering.base import Look, Steering
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 
 
 class GuidedDiffusion(Steered):
@@ -36,6 +39,11 @@ class GuidedDiffusion(Steered):
                  lengths: TrainingLengths | None = None, chunk: int = 50, seed: int = 0):  # fmt: skip
         super().__init__(steering, guidance.strength, scale, lengths, chunk, seed)
         self.lm, self.sampler, self.guidance, self.decoding, self.clean = lm, sampler, guidance, decoding, clean
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        super().check(node, tasks, corpus)
+        get_object(node["guidance"]["_target_"]).check(node["guidance"])
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.guides()]

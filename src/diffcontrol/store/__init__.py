@@ -25,6 +25,7 @@ from diffcontrol.store.provenance import CONFIG, PROVENANCE, checksums, commit, 
 from diffcontrol.training import Trainable
 
 __all__ = ["Store", "commit"]
+OF_DRAFTS = (f"{checkpoints.FILE}*", fitting.CONDITIONS, Stopwatch.FILE)  # what only a draft needs
 
 
 class Store:
@@ -42,6 +43,7 @@ class Store:
         self.built: dict[str, Any] = {}  # what this process has made, by address or by the text of its node
         self.trained: list[str] = []  # addresses that this process made
         self.device = fitting.device_of(self.trainer)
+        commit()  # that of the code which runs, whatever is committed meanwhile
 
     # What a node describes
 
@@ -130,8 +132,6 @@ class Store:
     def _train(self, recipe: Mapping[str, Any], name: str, module: Trainable, draft: Path) -> dict[str, Any]:
         conditions = fitting.fit(module, draft, name, self.trainer, self.logger)
         weights.save(module, draft, recipe)
-        for file in (*draft.glob(f"{checkpoints.FILE}*"), draft / fitting.CONDITIONS):
-            file.unlink(missing_ok=True)
         return conditions
 
     def _part(self, node: Mapping[str, Any], stage: Stage, part: str) -> Path:
@@ -172,9 +172,12 @@ class Store:
             (draft / CONFIG).write_text(text, encoding="utf-8")
             conditions = make(draft)
             seconds = round(Stopwatch(draft).before, 1)
-            (draft / "seconds").unlink(missing_ok=True)
             parents = {key: self.address(value) for key, value in recipe.items() if is_recipe(value)}
-            write_json(draft / PROVENANCE, provenance(seconds, conditions, parents, checksums(draft)))
+            resumed_from = [file for pattern in OF_DRAFTS for file in draft.glob(pattern)]
+            sums = checksums(draft, but=[file.name for file in resumed_from])
+            write_json(draft / PROVENANCE, provenance(seconds, conditions, parents, sums))
+            for file in resumed_from:  # last, so that whatever fails before costs no training
+                file.unlink()
 
         folder, made_here = make_once(self.root, name, documented, other_ranks)
         if made_here:

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         return given.run(given)
-    except Refused as error:
+    except (Refused, OSError) as error:
         print(f"diffcontrol.store: {error}", file=sys.stderr)
         return 1
 
@@ -65,9 +65,14 @@ def _list(given: argparse.Namespace) -> int:
 
 def _show(given: argparse.Namespace) -> int:
     entry = shelf.entry(given.store, given.address)
+    try:
+        recipe = yaml.safe_dump(entry.recipe, sort_keys=False, allow_unicode=True)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        first = str(error).partition("\n")[0]
+        raise Refused(f"{entry.folder}: it is damaged, as its recipe cannot be read ({first})") from error
     print(entry.folder)
     print(json.dumps(entry.provenance, indent=1, ensure_ascii=False))
-    print(yaml.safe_dump(entry.recipe, sort_keys=False, allow_unicode=True), end="")
+    print(recipe, end="")
     return 0
 
 

@@ -5,6 +5,8 @@ import logging
 import os
 import platform
 import subprocess
+from collections.abc import Collection
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,9 @@ def provenance(seconds: float, conditions: dict[str, Any], parents: dict[str, st
     }  # fmt: skip
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """sha256 of every file of an entry but those that say what it is."""
-    return {path.name: sha256(path) for path in files(folder) if path.name not in (CONFIG, PROVENANCE)}
+def checksums(folder: Path, but: Collection[str] = ()) -> dict[str, str]:
+    """sha256 of every file of an entry but those that say what it is, and those named in `but`."""
+    return {path.name: sha256(path) for path in files(folder) if path.name not in (CONFIG, PROVENANCE, *but)}
 
 
 def files(folder: Path) -> list[Path]:
@@ -76,9 +78,10 @@ def _address(config: Path) -> str:
         return ""
 
 
+@cache
 def commit() -> str:
-    """The commit of the code, `-dirty` with uncommitted changes; `unknown` outside its repository, as where it is
-    installed in an environment that lies in the repository of another project."""
+    """The commit of the code when this process first asked, `-dirty` with uncommitted changes; `unknown` outside its
+    repository, as where it is installed in an environment that lies in the repository of another project."""
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)
         return _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

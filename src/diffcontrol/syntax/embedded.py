@@ -12,6 +12,7 @@ from diffcontrol.batches import Steps
 from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.refused import Refused
 from diffcontrol.syntax.parser import BeneparParser
+from diffcontrol.syntax.trees import read
 from diffcontrol.training import Trainable
 
 TAG_LOSS = 5.0  # benepar's default
@@ -40,7 +41,7 @@ class EmbeddedParser(Trainable, BeneparParser):
                 "parser=local parser.model=<folder>"
             )
         trees = [tree_of(brackets) for brackets in telling(example.tree for example in examples)]
-        tags = ["UNK", *sorted({tag for example in examples for tag in example.tags})]
+        tags = ["UNK", *sorted({tag for example in examples for tag in read(example.tree).tags})]
         hparams = HParams(
             use_pretrained=False, use_chars_lstm=True, use_encoder=True, predict_tags=True, d_model=width,
             d_char_emb=characters, d_label_hidden=width, d_tag_hidden=width, num_layers=depth, num_heads=heads,

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from diffcontrol.data.corpus import Example
 from diffcontrol.metrics import interval
 from diffcontrol.metrics.brackets import f1
+from diffcontrol.syntax.trees import read
 
 TEXTS = 200  # of the held-out gold trees, at most: seconds in a run, an interval of about ± 1 point
 
@@ -25,7 +26,7 @@ def quality(parser: Parses, examples: Sequence[Example]) -> Mapping[str, Any]:
         return {}
     parses = parser.parse([example.words for example in gold], title="the judge on gold trees")
     pairs = list(zip(gold, parses, strict=True))
-    right = [[a == b for a, b in zip(example.tags, parse.tags, strict=True)] for example, parse in pairs]
+    right = [[a == b for a, b in zip(read(e.tree).tags, parse.tags, strict=True)] for e, parse in pairs]
     return {
         "f1": interval.measure([f1(example.tree, parse.tree) for example, parse in pairs], interval.SHARE),
         "tag_accuracy": interval.measure([sum(each) / len(each) for each in right], interval.SHARE),

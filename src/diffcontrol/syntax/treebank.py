@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from diffcontrol.allowed import Rules, arguments, optional, whole
 from diffcontrol.data.corpus import SPLITS, Corpus, Example, Lazy, content_digest, spaced
+from diffcontrol.drafts import write_whole
 from diffcontrol.judges.grammar import GrammarJudge
 from diffcontrol.recipe import Stage
 from diffcontrol.refused import Refused
@@ -73,12 +74,14 @@ class Treebank(Corpus, Stage):
         return content_digest(self._chosen(part))
 
     def make(self, part: str, draft: Path) -> None:
-        """Appends parses of the distinct texts of a split, shortest first, chunk by chunk."""
+        """Appends parses of the distinct texts of a split, chunk by chunk, longest first: a text that is too long for
+        the parser is said at once."""
         file = draft / FILE
         done = stored(file, whole=False)
-        file.write_text("".join(map(_line, done.items())), encoding="utf-8")  # without the line a kill cut
+        kept = "".join(map(_line, done.items())).encode()  # without the line a kill cut
+        write_whole(file, lambda opened: opened.write(kept))
         texts = {example.words for example in self._chosen(part) if example.words}
-        left = sorted(texts - done.keys(), key=lambda words: (len(words), words))
+        left = sorted(texts - done.keys(), key=lambda words: (-len(words), words))
         parser = self.parser()
         with bar(True) as progress, file.open("a", encoding="utf-8") as lines:
             task = progress.add_task(f"parsing: {part}", total=len(texts), completed=len(texts) - len(left))
@@ -116,7 +119,7 @@ def stored(file: Path, whole: bool = True) -> dict[tuple[str, ...], Parse]:
         for words, parse in _rows(file):
             found[words] = parse
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if whole:
+        if whole or isinstance(error, OSError):
             raise Refused(f"{file} holds no readable parses ({error}); remove its folder to parse again") from error
     return found
 
