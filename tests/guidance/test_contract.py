@@ -5,6 +5,7 @@ A new guidance is found here by its file in conf/guidance.
 
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from diffcontrol.diffusion.decoding import Rounding
@@ -15,7 +16,6 @@ from diffcontrol.diffusion.sampler import DDIM
 from diffcontrol.diffusion.schedule import Sqrt
 from diffcontrol.guidance.base import Guidance, Unguided
 from diffcontrol.methods.guided_diffusion import GuidedDiffusion
-from diffcontrol.refused import Refused
 from diffcontrol.steering.base import Weighted
 from diffcontrol.task import Request
 from diffcontrol.text import PAD
@@ -172,7 +172,9 @@ def test_start_stop_and_stride_say_at_which_steps_it_acts(acts, window, count):
 
 
 def test_one_that_would_act_nowhere_is_refused(acts):
-    with pytest.raises(Refused, match=r"guidance.start=0.2: it is less than guidance.stop=0.4, so no step"):
+    with pytest.raises(
+        InstantiationException, match=r"guidance.start=0.2: it is less than guidance.stop=0.4, so no step"
+    ):
         acts(start=0.2, stop=0.4)
 
 
