@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
 from diffcontrol.store import Store, hub, shelf
 from diffcontrol.store.__main__ import main
-from tests.toys import Child, Toy, child, toy
+from tests.toys import Child, Faults, Toy, child, toy
 
 ROOT = Path(__file__).parents[1]
 TRAINER = {"accelerator": "cpu", "precision": "32-true", "enable_progress_bar": False}
@@ -49,6 +50,21 @@ def test_a_place_that_cannot_be_made_is_said_in_one_sentence(filled, tmp_path, c
     (tmp_path / "file").write_text("")
     assert main(["--store", str(filled.root), "export", str(tmp_path / "file" / "below")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_was_stopped_is_listed_and_can_be_removed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Faults, "crash", 7)
+    with pytest.raises(ConnectionError):
+        Store(tmp_path, trainer=TRAINER).fit(toy())
+    (draft,) = (tmp_path / ".drafts").glob("Toy-*[0-9a-f]")
+    assert main(["--store", str(tmp_path), "list"]) == 0
+    assert f"resumed by the command that began it: {draft.name} (0." in capsys.readouterr().out
+    with FileLock(draft.with_name(f"{draft.name}.lock")):
+        assert main(["--store", str(tmp_path), "remove", draft.name, "--yes"]) == 1
+    assert "a process is making it" in capsys.readouterr().err and draft.is_dir()
+    assert main(["--store", str(tmp_path), "remove", draft.name, "--yes"]) == 0
+    assert not draft.exists() and main(["--store", str(tmp_path), "list"]) == 0
+    assert "Not finished" not in capsys.readouterr().out
 
 
 @pytest.fixture

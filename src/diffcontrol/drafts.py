@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from diffcontrol import ranks
 
 log = logging.getLogger(__name__)
+DRAFTS = ".drafts"  # the folder, within a store, of what is not finished
 
 
 def make_once(root: Path, address: str, make: Callable[[Path], None],
@@ -27,13 +28,13 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
     training, they start `other_ranks(draft)` once a file says that the first process has begun. If another run makes
     the folder, all of them only wait.
     """
-    final, draft = root / address, root / ".drafts" / address
-    begun = root / ".drafts" / f"{address}.begun"
+    final, draft = root / address, root / DRAFTS / address
+    begun = root / DRAFTS / f"{address}.begun"
     draft.mkdir(parents=True, exist_ok=True)
     if not ranks.is_first():
         _wait(final, begun, lambda: other_ranks(draft) if other_ranks else None)
         return final, False
-    file = root / ".drafts" / f"{address}.lock"
+    file = root / DRAFTS / f"{address}.lock"
     made = False
     with _locked(file, address):
         try:

@@ -60,6 +60,9 @@ def _list(given: argparse.Namespace) -> int:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if drafts := shelf.drafts(given.store):
+        named = ", ".join(f"{each.address} ({each.size / 1e6:.1f} MB)" for each in drafts)
+        print(f"Not finished, and resumed by the command that began it: {named}. `remove` also removes these.")
     return 0
 
 
@@ -77,7 +80,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _remove(given: argparse.Namespace) -> int:
-    entry = shelf.entry(given.store, given.address)
+    entry = shelf.entry(given.store, given.address, [*shelf.entries(given.store), *shelf.drafts(given.store)])
     for child in shelf.children(given.store, entry.address):
         print(f"{child} was trained on it, and cannot be used before it is made again")
     if not (given.yes or _agreed(f"Remove {entry.folder}? [y/N] ")):

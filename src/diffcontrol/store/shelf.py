@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from diffcontrol.drafts import make_once, read_json, write_json
+from diffcontrol.drafts import DRAFTS, make_once, read_json, write_json
 from diffcontrol.refused import Refused
 from diffcontrol.store import weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, files, sha256, verify
@@ -84,13 +85,20 @@ def entries(root: Path) -> list[Entry]:
     return [Entry(path) for path in folders if ADDRESS.fullmatch(path.name) or (path / CONFIG).is_file()]
 
 
-def entry(root: Path, name: str) -> Entry:
-    """The entry whose address is `name` or is the only one that begins so.
+def drafts(root: Path) -> list[Entry]:
+    """What was begun and is not finished: trainings that run or were stopped, from which the same command goes on."""
+    folders = sorted((root / DRAFTS).iterdir()) if (root / DRAFTS).is_dir() else []
+    return [Entry(path) for path in folders if path.is_dir() and ADDRESS.fullmatch(path.name)]
+
+
+def entry(root: Path, name: str, among: Sequence[Entry] = ()) -> Entry:
+    """The entry whose address is `name` or is the only one that begins so. among: where it is looked for; the finished
+    entries, if empty.
 
     Raises:
         Refused: there is none, or there are several.
     """
-    found = [each for each in entries(root) if each.address.startswith(name)]
+    found = [each for each in among or entries(root) if each.address.startswith(name)]
     exact = [each for each in found if each.address == name]
     if len(exact or found) != 1:
         what = f"several entries: {', '.join(each.address for each in found)}" if found else "no entry"
@@ -135,11 +143,22 @@ def children(root: Path, address: str) -> list[str]:
 
 
 def remove(each: Entry) -> None:
-    """Removes an entry: under its name at once, so that a kill leaves no half of it. Of a link, only the link."""
+    """Removes an entry: under its name at once, so that a kill leaves no half of it. Of a link, only the link.
+
+    Raises:
+        Refused: it is a draft that a process is working on.
+    """
     if each.folder.is_symlink():
         each.folder.unlink()
         return
-    aside = each.folder.parent / ".drafts" / f"{each.address}.removed"
+    if each.folder.parent.name == DRAFTS:
+        try:
+            with FileLock(each.folder.with_name(f"{each.address}.lock"), timeout=0):
+                shutil.rmtree(each.folder)
+        except Timeout:
+            raise Refused(f"{each.folder}: a process is making it; stop that first") from None
+        return
+    aside = each.folder.parent / DRAFTS / f"{each.address}.removed"
     aside.parent.mkdir(exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
     each.folder.rename(aside)
