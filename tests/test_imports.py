@@ -1,14 +1,32 @@
 """Modules of the package import each other in one direction."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize(("own", "expected"), [
+    ({}, ["1000", None]), ({"GOMP_SPINCOUNT": "7"}, ["7", None]), ({"OMP_WAIT_POLICY": "active"}, [None, "active"]),
+])  # fmt: skip
+def test_threads_that_wait_go_to_sleep_before_pytorch_is_there_unless_the_user_says_otherwise(own, expected):
+    code = ("import json, os, sys, diffcontrol; assert 'torch' not in sys.modules; "
+            "print(json.dumps([os.environ.get(name) for name in ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY')]))")  # fmt: skip
+    others = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    run = subprocess.run([sys.executable, "-c", code], env=others | {"PYTHONPATH": str(SOURCE)} | own, check=True,
+                         capture_output=True, text=True)  # fmt: skip
+    assert json.loads(run.stdout) == expected
 
 
 MODULES = {module_of(path): path for path in sorted((SOURCE / "diffcontrol").rglob("*.py"))}

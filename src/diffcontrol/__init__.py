@@ -7,7 +7,14 @@ for result in model.generate(semantic_content=["food", "Italian"], length=12, n=
     print(result.text, result.scores)
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# GNU OpenMP, which PyTorch computes with on Linux, lets threads that wait for each other spin. Beside any other busy
+# process that makes a run ten to twenty times slower. So they go to sleep soon, which costs a run that is alone on its
+# machine a twentieth (docs/log.md). It is read when PyTorch is imported, which this package has not done yet.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if TYPE_CHECKING:
     from diffcontrol.api import Model, Result, Step, load
