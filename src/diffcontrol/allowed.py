@@ -6,7 +6,6 @@ against its class before anything is trained.
 """
 
 import inspect
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,9 +44,9 @@ def number(least: float | None = None, most: float | None = None, above: float |
     said = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
 
     def test(value: Any) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > sys.float_info.max:
-            return False  # infinite, or a whole number that no float holds
-        if math.isnan(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        if not abs(value) <= sys.float_info.max:  # infinite, NaN, or a whole number that no float holds
             return False
         return ((least is None or value >= least) and (most is None or value <= most)
                 and (above is None or value > above) and (below is None or value < below))  # fmt: skip

@@ -41,7 +41,8 @@ class EmbeddedParser(Trainable, BeneparParser):
                 "parser=local parser.model=<folder>"
             )
         trees = [tree_of(brackets) for brackets in telling(example.tree for example in examples)]
-        tags = ["UNK", *sorted({tag for example in examples for tag in read(example.tree).tags})]
+        tagged = (example.tags or read(example.tree).tags for example in examples)  # to read all trees takes seconds
+        tags = ["UNK", *sorted({tag for tags in tagged for tag in tags})]
         hparams = HParams(
             use_pretrained=False, use_chars_lstm=True, use_encoder=True, predict_tags=True, d_model=width,
             d_char_emb=characters, d_label_hidden=width, d_tag_hidden=width, num_layers=depth, num_heads=heads,
