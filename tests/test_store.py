@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from safetensors.torch import load_file, save_file
 
-from diffcontrol import fitting, hardware, speed
+from diffcontrol import fitting, hardware, speed, trainer_options
 from diffcontrol.refused import Refused
 from diffcontrol.store import Store, weights
 from diffcontrol.store.provenance import sha256
@@ -701,9 +701,9 @@ def test_a_compiler_that_fails_is_as_good_as_none(monkeypatch, caplog):
 
 def test_lightning_computes_where_we_say(monkeypatch):
     """By itself its `auto` would take a Mac's GPU, for which nothing here is made."""
-    assert fitting.accelerator_of({}) == fitting.accelerator_of({"accelerator": "auto"}) == (
+    assert trainer_options.accelerator_of({}) == trainer_options.accelerator_of({"accelerator": "auto"}) == (
         "gpu" if torch.cuda.is_available() else "cpu")  # fmt: skip
-    assert fitting.accelerator_of({"accelerator": "cpu"}) == "cpu"
+    assert trainer_options.accelerator_of({"accelerator": "cpu"}) == "cpu"
 
 
 @pytest.mark.parametrize(("wanted", "steps", "compiler", "expected"), [

@@ -11,8 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments import LightningEnvironment
 
-from diffcontrol.fitting import accelerator_of
 from diffcontrol.ranks import ALONE, Share
+from diffcontrol.trainer_options import accelerator_of
 
 OF_PROCESSES = ("devices", "num_nodes", "strategy")
 FOLDER = "hydra.run.dir"

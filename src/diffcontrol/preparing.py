@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
-from diffcontrol import allowed, fitting, logger, offers
+from diffcontrol import allowed, logger, offers, trainer_options
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.method import Method
 from diffcontrol.recording import run_loggers
@@ -140,7 +140,7 @@ def _check_values(cfg: dict[str, Any]) -> None:
             allowed.group(value, name)
             value = value[key]
         rule.check(name, value)
-    fitting.check(cfg["trainer"])
+    trainer_options.check(cfg["trainer"])
     allowed.check({part: cfg[part] for part in ("data", "task", "judge", "method")})
 
 

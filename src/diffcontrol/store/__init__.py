@@ -15,7 +15,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from diffcontrol import checkpoints, fitting
+from diffcontrol import checkpoints, fitting, trainer_options
 from diffcontrol.drafts import Stopwatch, make_once, read_json, write_json
 from diffcontrol.draws import seed_of
 from diffcontrol.recipe import Shared, Stage, address, canonical, class_of, describes, is_recipe, recipes
@@ -42,7 +42,7 @@ class Store:
         self.trainer, self.logger = dict(trainer or {}), logger
         self.built: dict[str, Any] = {}  # what this process has made, by address or by the text of its node
         self.trained: list[str] = []  # addresses that this process made
-        self.device = fitting.device_of(self.trainer)
+        self.device = trainer_options.device_of(self.trainer)
         commit()  # that of the code which runs, whatever is committed meanwhile
 
     # What a node describes
