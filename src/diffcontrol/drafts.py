@@ -6,6 +6,7 @@ A killed run leaves a draft, and the next run that wants the folder goes on from
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,8 +35,7 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
     if not ranks.is_first():
         _wait(final, begun, lambda: other_ranks(draft) if other_ranks else None)
         return final, False
-    file = root / DRAFTS / f"{address}.lock"
-    made = False
+    file, made = _lock(root, address), False
     with _locked(file, address):
         try:
             made = not final.is_dir()  # another process may have made it while this one waited
@@ -52,6 +52,21 @@ def make_once(root: Path, address: str, make: Callable[[Path], None],
             if made:
                 begun.unlink(missing_ok=True)
     return final, made
+
+
+def discard(root: Path, address: str) -> bool:
+    """Removes the draft of a folder; whether no other process is working on it, so that it could be removed."""
+    try:
+        with FileLock(_lock(root, address), timeout=0):
+            shutil.rmtree(root / DRAFTS / address)
+    except Timeout:
+        return False
+    return True
+
+
+def _lock(root: Path, address: str) -> Path:
+    """The file that whoever works on the draft has locked."""
+    return root / DRAFTS / f"{address}.lock"
 
 
 def _wait(final: Path, begun: Path, help_out: Callable[[], None]) -> None:

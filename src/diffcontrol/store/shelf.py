@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 
-from diffcontrol.drafts import DRAFTS, make_once, read_json, write_json
+from diffcontrol.drafts import DRAFTS, discard, make_once, read_json, write_json
 from diffcontrol.refused import Refused
 from diffcontrol.store import weights
 from diffcontrol.store.provenance import CONFIG, PROVENANCE, files, sha256, verify
@@ -152,11 +151,8 @@ def remove(each: Entry) -> None:
         each.folder.unlink()
         return
     if each.folder.parent.name == DRAFTS:
-        try:
-            with FileLock(each.folder.with_name(f"{each.address}.lock"), timeout=0):
-                shutil.rmtree(each.folder)
-        except Timeout:
-            raise Refused(f"{each.folder}: a process is making it; stop that first") from None
+        if not discard(each.folder.parent.parent, each.address):
+            raise Refused(f"{each.folder}: a process is making it; stop that first")
         return
     aside = each.folder.parent / DRAFTS / f"{each.address}.removed"
     aside.parent.mkdir(exist_ok=True)
