@@ -51,7 +51,8 @@ class Attribute(ControlTask):
         return found
 
     def annotate(self, example: Example) -> list[list[str]]:
-        return [list(pair) for pair in example.labels.items() if pair in self.labels.numbers]
+        known = self.labels.numbers
+        return [list(pair) for pair in example.labels.items() if pair in known]
 
     def targets(self, annotation: list[list[str]]) -> list[list[str]]:
         return [pair for pair in annotation if self.label in (None, pair[0])]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffcontrol.automaton import Automaton, Some, anything, pattern, words
 from diffcontrol.data.corpus import Corpus, Example
+from diffcontrol.layout import Layout
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Follows, Rule
 from diffcontrol.task import ControlTask, Head, Mark, spelling
@@ -52,6 +53,9 @@ class FirstWord(ControlTask):
 
     def head(self, width: int) -> "WordHead":
         return WordHead(width, self.known)
+
+    def layouts(self, target: str) -> list[Layout]:
+        return [Layout({0: "START", 1: target})]
 
     def serialize(self, target: str) -> list[str]:
         return [target]

@@ -42,7 +42,7 @@ BEGINS = MARKS | {
     "in", "on", "at", "by", "with", "near", "for", "from", "to", "of", "that", "which", "who", "where", "and", "but",
     "or", "is", "are", "was", "has", "serves", "serving", "located",
 }  # fmt: skip
-_GAP = re.compile(r"\[(?:(\d+)(?:-(\d+))?)?\]")
+_GAP = re.compile(r"\[(?:(\d{1,6})(?:-(\d{1,6}))?)?\]")
 
 
 class Infilling(GapTask):

@@ -23,7 +23,7 @@ from diffcontrol.data.corpus import Corpus, Example
 from diffcontrol.layout import Layout, of_text
 from diffcontrol.refused import Refused
 from diffcontrol.rules import Ends, Rule
-from diffcontrol.task import ControlTask, Head, Mark
+from diffcontrol.task import ControlTask, Head, Mark, counted
 from diffcontrol.text import Vocabulary
 
 
@@ -40,8 +40,8 @@ class Length(ControlTask):
         return [annotation] if 1 <= annotation <= self.most else []
 
     def parse(self, target: Any) -> int:
-        if isinstance(target, str) and target.strip().isdecimal():
-            target = int(target)
+        if isinstance(target, str) and (number := counted(target)) is not None:
+            target = number
         if isinstance(target, bool) or not isinstance(target, int) or not 1 <= target <= self.most:
             raise Refused(f"length: {target!r} is not a target; write a number of words from 1 to {self.most}")
         return target

@@ -26,7 +26,7 @@ from diffcontrol.rules import Rule
 from diffcontrol.steering.spans import SpanScorer, gathered
 from diffcontrol.syntax import trees
 from diffcontrol.syntax.judging import constituents
-from diffcontrol.task import ControlTask, Head, Mark
+from diffcontrol.task import ControlTask, Head, Mark, counted
 from diffcontrol.text import Vocabulary
 
 Span = Sequence[Any]  # [first word, last word, label]
@@ -63,7 +63,8 @@ class SyntaxSpans(ControlTask):
         if isinstance(given, Mapping) and isinstance(given.get("spans"), list) and len(given["spans"]) == 1:
             given = given["spans"][0]  # beside words_, of which START is not counted
         if isinstance(given, str):
-            given = [int(part) if part.isdecimal() else part for part in given.replace(",", " ").split()]
+            parts = given.replace(",", " ").split()
+            given = [part if (number := counted(part)) is None else number for part in parts]
         if not (isinstance(given, list | tuple) and [type(part) for part in given] == [int, int, str]):
             raise Refused(f"syntax_spans: {target!r} is not a target; write one [first word, last word, label]")
         first, last, label = given

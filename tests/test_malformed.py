@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from benchmarks.common import Untrained
 from diffcontrol import allowed
 from diffcontrol.preparing import prepare, resolved
 from diffcontrol.refused import Refused
@@ -100,6 +101,32 @@ def test_targets_that_are_no_json_are_skipped_like_others(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf8\n{\n" + b"[" * 100_000 + b"\n12\n")  # with a byte order mark
     found = choose(tasks, corpus, str(path), None, 0, "skip")
     assert [request.targets["length"] for request in found] == [8, 12]
+
+
+CONTRADICTIONS = {  # targets of a request, and what is said of them
+    '{"first_word": "the", "infilling": "it is a [3] ."}': "ask for different words at the same place",
+    '{"syntax_spans": [20, 25, "NP"], "infilling": "it is [1-3] ."}': "spans needs 26 words .* infilling allows 6",
+}
+
+
+@pytest.mark.parametrize(("targets", "said"), CONTRADICTIONS.items())
+def test_targets_that_no_text_meets_together_are_refused(targets, said):
+    given = json.loads(targets)
+    cfg, store = composed("experiment=tiny", f"task=[{','.join(given)}]"), Untrained()
+    tasks = {name: store.build(cfg["task"][name]) for name in given}
+    with pytest.raises(Refused, match=f"entry 1: .*{said}"):
+        choose(tasks, store.build(cfg["data"]), [given], None, 0)
+
+
+@pytest.mark.parametrize("task", ["length", "syntax_spans", "infilling", "semantic_content", "attribute"])
+@pytest.mark.parametrize("line", ["9" * 5000, '"%s"' % ("9" * 5000), f'"a [{"9" * 5000}] ."', r'["food", "\ud800"]'])
+def test_no_number_is_too_long_and_no_letter_too_odd_to_be_skipped(tmp_path, task, line):
+    cfg, store = composed("experiment=tiny", f"task={task}"), Untrained()
+    path = tmp_path / "targets.jsonl"
+    path.write_text(line, encoding="utf-8")
+    tasks, corpus = {task: store.build(cfg["task"][task])}, store.build(cfg["data"])
+    with pytest.raises(Refused, match="there is no target for"):
+        choose(tasks, corpus, str(path), None, 0, "skip")
 
 
 def test_a_line_separator_within_json_ends_no_line(tmp_path):

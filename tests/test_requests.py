@@ -181,7 +181,7 @@ def test_a_target_that_needs_more_words_than_another_allows_is_refused(corpus, m
     tasks = {name: FakeTask(COLOURS, corpus) for name in ("one", "other")}
     monkeypatch.setattr(tasks["one"], "words", lambda target: 3)
     monkeypatch.setattr(tasks["other"], "least_words", lambda target: 4)
-    with pytest.raises(Refused, match="entry 1: other needs 4 words at least, and one asks for 3"):
+    with pytest.raises(Refused, match="entry 1: other needs 4 words at least, and one allows 3 at most"):
         choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)
     monkeypatch.setattr(tasks["other"], "least_words", lambda target: 3)
     assert choose(tasks, corpus, [{"one": "red", "other": "red"}], None, 0)

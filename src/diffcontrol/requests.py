@@ -114,8 +114,8 @@ class Line:
     def read(self, where: str) -> Any:
         try:
             return json.loads(self.text)
-        except json.JSONDecodeError as error:
-            raise Refused(f"{where}: {self.text[:60]!r} is not JSON ({error.msg})") from error
+        except ValueError as error:  # no JSON, or a number of more digits than Python reads
+            raise Refused(f"{where}: {self.text[:60]!r} is not JSON ({error})") from error
         except RecursionError as error:
             raise Refused(f"{where}: {self.text[:60]!r}… is nested too deep to be a target") from error
 
@@ -182,12 +182,12 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
         by_task = dict.fromkeys(tasks, given)
     else:
         raise Refused(f"{where}: {given!r} does not say which task it is for; write {{task: target, …}}")
+    if half := SURROGATE.search(json.dumps(by_task, ensure_ascii=False, default=str)):
+        raise Refused(f"{where}: the target holds {half[0]!r}, which is half of a character")
     try:
         request = Request({name: tasks[name].parse(target) for name, target in by_task.items()}, source)
     except Refused as refused:
         raise Refused(f"{where}: {refused}") from refused
-    if half := SURROGATE.search(json.dumps(dict(request.targets), ensure_ascii=False)):
-        raise Refused(f"{where}: the target holds {half[0]!r}, which is half of a character")
     layouts = joint([tasks[name].layouts(target) for name, target in request.targets.items()])
     if not layouts:
         raise Refused(f"{where}: the targets of {' and '.join(tasks)} ask for different words at the same place")
@@ -201,9 +201,11 @@ def _request(tasks: Mapping[str, ControlTask], given: Any, where: str) -> Reques
             if n not in fixed:
                 among = f"{fixed[0]} to {fixed[-1]}" if fixed[1:] else str(fixed[0])
                 raise Refused(f"{where}: {name} asks for {n} words, and what the targets fix leaves room for {among}")
-    for name, task in tasks.items():
-        if said and (least := task.least_words(request.targets[name])) > (most := min(said.values())):
-            raise Refused(f"{where}: {name} needs {least} words at least, and {next(iter(said))} asks for {most}")
+    room = {name: n for name, task in tasks.items() if (n := task.most_words(request.targets[name])) is not None}
+    least = {name: task.least_words(request.targets[name]) for name, task in tasks.items()}
+    if room and (needed := max(least.values())) > (most := min(room.values())):
+        long, short = max(least, key=least.__getitem__), min(room, key=room.__getitem__)
+        raise Refused(f"{where}: {long} needs {needed} words at least, and {short} allows {most} at most")
     return request
 
 

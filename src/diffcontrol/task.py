@@ -214,6 +214,12 @@ class ControlTask(Content):
                          "closed set of classes")  # fmt: skip
 
 
+def counted(text: str) -> int | None:
+    """The whole number, of six digits at most, that a text is; None if it is none."""
+    digits = text.strip()
+    return int(digits) if digits.isdecimal() and len(digits) <= 6 else None
+
+
 def spelling(value: Any, known: Sequence[str]) -> str:
     """A value that Hydra or JSON may have read as a number or as true or false, as the data spell it."""
     text = str(value)

@@ -11,6 +11,7 @@ from diffcontrol.method import Method
 from diffcontrol.refused import Refused
 from diffcontrol.requests import choose
 from tests.composing import composed, options
+from tests.fakes import FakeCorpus, FakeTask
 
 TASKS = options("task")
 SMALL = ("experiment=tiny", "data.length=12", "data.size=200")
@@ -59,6 +60,15 @@ def written(request, store):
 def evaluations(method: Method) -> int:
     assert all(isinstance(model, torch.nn.Module) for model in method.models())
     return sum(getattr(model, "token_evaluations", 0) for model in method.models())
+
+
+@pytest.mark.parametrize("option", ["fudge", "rejection", "finetuned", "conditional"])
+def test_a_method_that_learns_from_targets_needs_two_of_them(option):
+    (node, *_) = rows(option, "first_word").values()
+    texts = FakeCorpus()  # each has the word a
+    Method.check_node(node, {"first_word": FakeTask(["a", "cat"], texts)}, texts)
+    with pytest.raises(Refused, match=f"{option}: its model of first_word .* have 1; it needs at least 2"):
+        Method.check_node(node, {"first_word": FakeTask(["a"], texts)}, texts)
 
 
 def test_it_writes_a_text_of_known_words_for_every_request(written, store):

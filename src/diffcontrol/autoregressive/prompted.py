@@ -83,6 +83,27 @@ class Asked:
         return self._pairs[torch.searchsorted(self._pairs, pairs).clamp(max=len(self._pairs) - 1)] == pairs
 
 
+def check_targets(method: str, tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+    """For methods whose models read the targets of the tasks, before anything is trained: whether the training texts
+    have two different ones. Of texts that are not parsed yet it is not asked.
+
+    Raises:
+        Refused: they have fewer.
+    """
+    for name, task in tasks.items():
+        data = task.reads or corpus
+        if data.made_by_store:
+            continue
+        seen: set[tuple[str, ...]] = set()
+        for example in data.splits["train"]:
+            seen |= {tuple(task.serialize(target)) for target in task.targets(task.annotate(example))}
+            if len(seen) > 1:
+                break
+        else:
+            raise Refused(f"{method}: its model of {name} learns to tell targets apart, and all training texts "
+                          f"together have {len(seen)}; it needs at least 2")  # fmt: skip
+
+
 class Prompted(Trainable):
     """Ids of prompts: words that prompt and text have in common share theirs, so that a value asked for can be matched
     with its mention; words of targets that no text has follow the vocabulary."""

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from diffcontrol.allowed import BY_TASK, Rules
+from diffcontrol.autoregressive.prompted import check_targets
 from diffcontrol.data.corpus import Corpus
 from diffcontrol.diffusion.conditional import ConditionalLM, classifier_free
 from diffcontrol.diffusion.decoding import Decoding
@@ -49,6 +50,7 @@ class Conditional(Method):
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
         lms = node["lms"]
+        check_targets("conditional", tasks, corpus)
         weights = list(strengths(node["strength"], node["scale"], lms).values())
         (one, first), *others = lms.items()
         for name, other in others:

@@ -10,6 +10,7 @@ B rows · P positions of the prompt · T of the text · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,11 @@ from transformers import LogitsProcessor
 
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, Sampling, continued
 from diffcontrol.autoregressive.expert import Expert
+from diffcontrol.autoregressive.prompted import check_targets
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import START
 
 
@@ -52,6 +55,10 @@ class Finetuned(Method):
                  seed: int = 0):  # fmt: skip
         super().__init__(chunk, seed)
         self.experts, self.temperature, self.beams = dict(experts), temperature, beams
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        check_targets("finetuned", tasks, corpus)
 
     def models(self) -> list[nn.Module]:
         return list(self.experts.values())

@@ -12,7 +12,7 @@ R rows still being written · C candidates · V vocabulary
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +22,13 @@ from transformers import LogitsProcessor
 from diffcontrol.allowed import BY_TASK, Rules, number
 from diffcontrol.autoregressive.causal_lm import NEVER_WRITTEN, CausalLM
 from diffcontrol.autoregressive.predictor import Predictor, verdicts
+from diffcontrol.autoregressive.prompted import check_targets
 from diffcontrol.autoregressive.reading import Reading
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress, strengths
 from diffcontrol.refused import Refused
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 from diffcontrol.text import END, PAD
 
 BLOCK = 32  # candidates scored at once, then as many again as before
@@ -119,6 +121,10 @@ class Fudge(Method):
         self.lm, self.predictors = lm, dict(predictors)
         self.strength = strengths(strength, scale, predictors)
         self.pre_top_k, self.post_top_k, self.temperature = pre_top_k, post_top_k, temperature
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        check_targets("fudge", tasks if node["predictors"] else {}, corpus)
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]

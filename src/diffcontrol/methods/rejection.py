@@ -5,15 +5,18 @@ than a verdict on whole texts, and its texts are as fluent as the language model
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.predictor import Predictor, verdicts
+from diffcontrol.autoregressive.prompted import check_targets
+from diffcontrol.data.corpus import Corpus
 from diffcontrol.draws import Draws
 from diffcontrol.method import Method, Progress
 from diffcontrol.methods.fudge import FudgeProcessor
-from diffcontrol.task import Request
+from diffcontrol.task import ControlTask, Request
 
 
 class Sampled(Method):
@@ -23,6 +26,10 @@ class Sampled(Method):
                  temperature: float = 1.0):  # fmt: skip
         super().__init__(chunk, seed)
         self.lm, self.predictors, self.temperature = lm, dict(predictors), temperature
+
+    @classmethod
+    def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        check_targets("rejection", tasks, corpus)
 
     def models(self) -> list[nn.Module]:
         return [self.lm, *self.predictors.values()]

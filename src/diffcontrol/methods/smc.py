@@ -32,6 +32,7 @@ from torch.nn.functional import logsigmoid
 from diffcontrol.autoregressive.causal_lm import CausalLM
 from diffcontrol.autoregressive.particles import Particles
 from diffcontrol.autoregressive.predictor import Predictor
+from diffcontrol.autoregressive.prompted import check_targets
 from diffcontrol.autoregressive.reading import Reading
 from diffcontrol.autoregressive.writing import Writing
 from diffcontrol.data.corpus import Corpus
@@ -84,6 +85,8 @@ class Smc(Method):
 
     @classmethod
     def check(cls, node: Mapping[str, Any], tasks: Mapping[str, ControlTask], corpus: Corpus) -> None:
+        if node.get("twist"):
+            check_targets("smc with a twist", tasks, corpus)
         for name, task in tasks.items():
             if not node.get("twist") and not rule_of(task, corpus):
                 raise Refused(
