@@ -182,6 +182,38 @@ def test_a_mistyped_override_is_refused():
         diffcontrol.load("sampler.step=3")
 
 
+@pytest.fixture
+def own_task(tmp_path):
+    """A folder of options, with a space in its name, that has the task `size`, which is that of length."""
+    folder = tmp_path / "my own" / "conf"
+    (folder / "task").mkdir(parents=True)
+    own = (CONF / "task" / "length.yaml").read_text(encoding="utf-8").replace("length:", "size:")
+    (folder / "task" / "size.yaml").write_text(own, encoding="utf-8")
+    return folder
+
+
+def test_a_task_of_ones_own_writes(own_task, store):
+    model = diffcontrol.load(*TINY, store=store, config_dir=own_task)
+    assert {"size", "length"} <= set(model.tasks)
+    assert len(model.targets("size", n=3)) == 3
+    (result,) = model.generate(size=5)
+    assert result.words and set(result.scores) == {"size"}
+
+
+def test_a_search_path_among_the_overrides_serves_as_well(own_task):
+    given = f"hydra.searchpath=['file://{own_task}']"
+    assert "size" in diffcontrol.load(given).tasks
+    with pytest.raises(diffcontrol.Refused, match="both name folders of options; put all of them into"):
+        diffcontrol.load(given, config_dir=own_task)
+
+
+def test_a_folder_of_options_that_there_is_not_is_refused():
+    with pytest.raises(diffcontrol.Refused, match=re.escape("load(config_dir='nowhere'): there is no such folder")):
+        diffcontrol.load(config_dir="nowhere")
+    with pytest.raises(diffcontrol.Refused, match="task=size: there is no such task"):
+        diffcontrol.load().generate(size=5)
+
+
 def test_another_hydra_application_goes_on(tmp_path):
     (tmp_path / "other.yaml").write_text("number: 1\n")
     with initialize_config_dir(str(tmp_path), job_name="other", version_base="1.3"):

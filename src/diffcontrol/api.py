@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -32,6 +33,7 @@ INSTEAD = {  # groups that are not chosen by an override, and how they are
     "method": "an override chooses no method; the argument `method` of load does",
     "task": "an override chooses no task; generate(task=target) does",
 }
+SEARCHED = "hydra.searchpath"  # the setting of Hydra's that names folders of options beside conf/
 TEACHER = "teacher"  # of the judges, the one that measures perplexity
 
 
@@ -74,12 +76,14 @@ class Model:
     """One method, ready to write for any tasks. Made by `load`.
 
     overrides: what the command line would say, but for `task=` and `method=`; methods: those that are composed, the
-    last of which writes; store, pretrained: folders of models, as in conf/paths where None.
+    last of which writes; store, pretrained: folders of models, as in conf/paths where None; config_dir: a folder of
+    options of one's own, beside conf/.
     """
 
     def __init__(self, overrides: Sequence[str], methods: Sequence[str], store: str | PathLike[str] | None = None,
-                 pretrained: str | PathLike[str] | None = None):  # fmt: skip
-        self.overrides, self.methods = tuple(overrides), tuple(methods)
+                 pretrained: str | PathLike[str] | None = None,
+                 config_dir: str | PathLike[str] | None = None):  # fmt: skip
+        self.overrides, self.methods = (*overrides, *_searched(config_dir, overrides)), tuple(methods)
         self.paths = {key: str(value) for key, value in (("store", store), ("pretrained", pretrained)) if value}
         self.composed: dict[tuple[str, ...], DictConfig] = {}
         self.store = store_of(resolved(self._compose()))
@@ -130,7 +134,7 @@ class Model:
     def tasks(self) -> list[str]:
         """Names of the tasks that `generate` knows, also of those for which the data have no targets."""
         with _hydra() as loader:
-            return list(loader.get_group_options("task"))
+            return self._options(loader, "task")
 
     def targets(self, task: str, n: int = 50) -> dict[str, Any]:
         """Targets of a task to choose from, target in words → target: those that are true of the most texts of the
@@ -181,6 +185,10 @@ class Model:
             cfg.seed = _plain(seed)
         return resolved(cfg)
 
+    def _options(self, loader: ConfigLoader, group: str) -> list[str]:
+        """The options of a group: those that ship, and those of the folders that the overrides add."""
+        return list(loader.get_group_options(group, overrides=list(self.overrides)))
+
     def _compose(self, tasks: Sequence[str] = ()) -> DictConfig:
         """The configuration as Hydra composes it: of these tasks, or of its default one."""
         resolvers.register()
@@ -191,7 +199,7 @@ class Model:
                 places.refuse_null(override)
             with _hydra() as loader:
                 for group, names in groups.items():
-                    known = loader.get_group_options(group)
+                    known = self._options(loader, group)
                     for name in set(names) - set(known):
                         raise Refused(f"{group}={name}: there is no such {group}; it is one of {', '.join(known)}")
                 cfg = compose("config", [*self.overrides, *chosen])
@@ -205,6 +213,25 @@ class Model:
         cfg.pop("logger", None)  # it writes into the folder of a run, and here is none
         cfg.paths.update(self.paths)
         return cfg
+
+
+def _searched(config_dir: str | PathLike[str] | None, overrides: Sequence[str]) -> list[str]:
+    """The override by which Hydra searches a folder of options as well as conf/; none where there is no such folder to
+    search.
+
+    Raises:
+        Refused: the folder does not exist, or an override names such folders already.
+    """
+    if config_dir is None:
+        return []
+    if not (folder := Path(config_dir).absolute()).is_dir():
+        raise Refused(f"load(config_dir={str(config_dir)!r}): there is no such folder")
+    for override in overrides:
+        if override.lstrip("+").partition("=")[0] == SEARCHED:
+            raise Refused(f"load({override!r}, config_dir={str(config_dir)!r}): both name folders of options; put all "
+                          f"of them into {SEARCHED} and leave config_dir out")  # fmt: skip
+    quoted = str(folder).replace("'", r"\'")
+    return [f"{SEARCHED}=['file://{quoted}']"]  # as --config-dir writes it; Path.as_uri would turn a space into %20
 
 
 def _plain(value: Any) -> Any:
@@ -238,7 +265,8 @@ def _results(texts: Sequence[Sequence[str]], ready: Prepared) -> list[Result]:
 
 
 def load(*overrides: str, data: str | None = None, method: str | Sequence[str] = "guided_diffusion",
-         store: str | PathLike[str] | None = None, pretrained: str | PathLike[str] | None = None) -> Model:  # fmt: skip
+         store: str | PathLike[str] | None = None, pretrained: str | PathLike[str] | None = None,
+         config_dir: str | PathLike[str] | None = None) -> Model:  # fmt: skip
     """A model that writes texts under control, from the configuration that `diffcontrol` has on the command line.
 
     Nothing is trained or read yet; the first `generate` does so.
@@ -248,17 +276,19 @@ def load(*overrides: str, data: str | None = None, method: str | Sequence[str] =
     method: an option of conf/method; of several, of which one chooses among the texts of another, the last one writes.
     store: the folder that models are trained into and read from; None: `store` in the current folder.
     pretrained: a folder, or hf://owner/name, that is searched first and never written to; None: the weights that ship.
+    config_dir: a folder of options of one's own, laid out as conf/ is, which the command line calls --config-dir; None:
+        only those that ship.
 
     Raises:
         Refused: an override names what there is not, or chooses a method or a task, which `load` and `generate` do; or
-            there is no such folder `pretrained`.
+            there is no such folder `pretrained` or `config_dir`.
     """
     for override in overrides:
         if (group := override.lstrip("+~").partition("=")[0]) in INSTEAD:
             raise Refused(f"load({override!r}): {INSTEAD[group]}")
     methods = [method] if isinstance(method, str) else list(method)
     chosen = [*overrides, f"data={data}"] if data else list(overrides)
-    return Model(chosen, methods, store, pretrained)
+    return Model(chosen, methods, store, pretrained, config_dir)
 
 
 @contextmanager
