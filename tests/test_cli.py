@@ -5,8 +5,11 @@ import re
 import sys
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from diffcontrol.cli import PLUGINS, leave_nothing, main
+from diffcontrol.offers import _command
 from diffcontrol.requests import choose
 from tests.composing import CONF, composed, options
 from tests.fakes import FakeCorpus, FakeTask
@@ -92,6 +95,47 @@ def test_a_refused_run_leaves_no_folder(run, tmp_path):
     with pytest.raises(SystemExit, match="food has no value 'Nosuch'"):
         run("targets.from=[[food,Nosuch]]")
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """A package `own_package` of the user's, with the task Sung, a script, and data that know of words alone."""
+    package, options = tmp_path / "own_package", tmp_path / "own_package" / "conf"
+    for group in ("task", "data"):
+        (options / group).mkdir(parents=True)
+    (package / "script.py").write_text("raise SystemExit('this script is not to be run')\n", encoding="utf-8")
+    (package / "sung.py").write_text(
+        "from tests.fakes import FakeTask\nclass Sung(FakeTask):\n    def targets(self, found):\n        return []\n",
+        encoding="utf-8",
+    )
+    (options / "task" / "sung.yaml").write_text(
+        "# @package _global_\ntask: {sung: {_target_: own_package.sung.Sung, data: '${data}'}}\n", encoding="utf-8"
+    )
+    (options / "data" / "plain.yaml").write_text("_target_: tests.fakes.FakeCorpus\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield options
+    for name in [name for name in sys.modules if name.split(".")[0] == "own_package"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("task", ["sung", "syntax_tree"])
+def test_the_command_that_a_refusal_advises_has_the_folder_of_options_and_runs_no_script(run, own_folder, task):
+    with pytest.raises(SystemExit) as end:
+        run("method=[guided_diffusion]", "data=plain", f"task={task}", "--config-dir", str(own_folder))
+    said = str(end.value)
+    assert f"task={task}: the data (test) have no target for it" in said
+    assert f": python run.py --config-dir {own_folder} experiment=tiny" in said
+    assert re.search(r"data=plain task=(attribute|semantic_content)\b", said) and said.count(f"task={task}") == 1
+
+
+def test_the_advice_begins_with_the_command_that_was_typed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/diffcontrol"])
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({
+        "runtime": {"config_sources": [{"provider": "main", "path": "/conf"}]},
+        "overrides": {"hydra": ["hydra.searchpath=[mine]", "hydra.mode=RUN"], "task": ["+task=a", "task.a.b=1", "x=1"]},
+    }))  # fmt: skip
+    assert _command(["length"]) == "diffcontrol 'hydra.searchpath=[mine]' x=1 task=length"
 
 
 def test_what_another_run_left_is_not_removed(tmp_path):
