@@ -142,6 +142,9 @@ def test_the_command_line_refuses_a_target_in_the_same_words(model):
 @pytest.mark.parametrize(("arguments", "said"), [
     ({"data": "nosuch"}, "restaurants rocstories table"), ({"method": "nosuch"}, "method=nosuch: there is no such"),
     ({"method": "fudge", "data": "nosuch"}, "restaurants rocstories table"),
+    ({"method": []}, "load(method=[]): one method is needed, or a list of them; those that ship are best, "),
+    ({"method": None}, "load(method=None): one method is needed"),
+    ({"method": 3}, "load(method=3): one method is needed"),
     ({"pretrained": "nowhere/at-all"}, "paths.pretrained=nowhere/at-all: there is no such folder"),
 ])  # fmt: skip
 def test_what_there_is_not_is_refused(arguments, said):
@@ -152,11 +155,23 @@ def test_what_there_is_not_is_refused(arguments, said):
 @pytest.mark.parametrize(("override", "said"), [
     ("method=fudge", "the argument `method` of load does"), ("task=length", "generate(task=target) does"),
     ("lengths=null", "lengths=null: lengths is a group, and one of its options is needed: model, training"),
+    ("paths.store=null", "paths.store=null: paths.store is the path of a folder"),
     ("lengths=[1]", "lengths=[1]: Hydra cannot compose this"),
 ])  # fmt: skip
 def test_what_an_override_cannot_choose_is_refused(override, said):
     with pytest.raises(diffcontrol.Refused, match=re.escape(said)):
         diffcontrol.load(override)
+
+
+def test_data_that_are_chosen_twice_are_refused():
+    with pytest.raises(diffcontrol.Refused, match=r"load\('data=e2e', data='restaurants'\): both choose the data"):
+        diffcontrol.load("data=e2e", data="restaurants")
+
+
+@pytest.mark.parametrize("n", ["a", 0, 1.5])
+def test_a_number_of_targets_that_is_none_is_refused(model, n):
+    with pytest.raises(diffcontrol.Refused, match=re.escape(f"targets(n={n!r}): n is the number of targets")):
+        model.targets("length", n=n)
 
 
 def test_without_the_judge_of_fluency_texts_have_no_perplexity(store):

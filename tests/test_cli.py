@@ -1,7 +1,9 @@
 """What a run says and leaves, as a user sees it: run.log, no folder after a refusal, a notice where targets are cut."""
 
 import logging
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -47,8 +49,9 @@ def test_a_plugin_that_is_not_installed_is_named_with_its_extra(monkeypatch, arg
 
 
 @pytest.mark.parametrize("group", ["guidance", "task", "experiment"])
-def test_a_group_that_is_set_to_null_is_one_sentence(monkeypatch, group):
-    monkeypatch.setattr(sys, "argv", ["run.py", f"{group}=null"])
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_a_group_that_is_set_to_null_is_one_sentence(monkeypatch, group, sign):
+    monkeypatch.setattr(sys, "argv", ["run.py", f"{sign}{group}=null"])
     with pytest.raises(SystemExit, match=rf"{group}=null: {group} is a group, .* needed: .*{options(group)[-1]}"):
         main()
 
@@ -73,6 +76,28 @@ def test_a_folder_whose_name_is_too_long_is_one_sentence(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run.py", f"hydra.run.dir={'x' * 300}"])
     with pytest.raises(SystemExit, match=r"hydra.run.dir=x+: no folder can be made there \(File name too long\)"):
         main()
+
+
+@pytest.mark.parametrize(
+    "setting", ["paths.store=null", "paths.outputs=NULL", "++paths.outputs=", "hydra.run.dir=null"]
+)
+def test_a_folder_that_is_set_to_null_is_one_sentence(monkeypatch, tmp_path, setting):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["run.py", setting])
+    with pytest.raises(SystemExit, match=rf"{re.escape(setting)}: \S+ is the path of a folder; leave it out"):
+        main()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows break otherwise")
+@pytest.mark.parametrize("asked", [["--help"], ["--cfg", "job"]])
+def test_a_reader_who_has_read_enough_is_no_error(asked):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, str(CONF.parent / "run.py"), *asked]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert not done.stderr
 
 
 def test_no_logger_is_said_how(monkeypatch):

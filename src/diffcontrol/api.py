@@ -143,6 +143,8 @@ class Model:
         Raises:
             Refused: there is no such task, or the data know nothing of what it asks for.
         """
+        if not allowed.whole(1).test(n := _plain(n)):
+            raise Refused(f"targets(n={n!r}): n is the number of targets, 1 or more")
         cfg = self._configured((task,), None)
         found, corpus = self.store.build(cfg["task"][task]), asked_from(cfg, self.store)
         count: Counter[str] = Counter()
@@ -281,12 +283,17 @@ def load(*overrides: str, data: str | None = None, method: str | Sequence[str] =
 
     Raises:
         Refused: an override names what there is not, or chooses a method or a task, which `load` and `generate` do; or
-            there is no such folder `pretrained` or `config_dir`.
+            no method is named, the data are named twice, or there is no such folder `pretrained` or `config_dir`.
     """
     for override in overrides:
         if (group := override.lstrip("+~").partition("=")[0]) in INSTEAD:
             raise Refused(f"load({override!r}): {INSTEAD[group]}")
-    methods = [method] if isinstance(method, str) else list(method)
+        if data and group == "data":
+            raise Refused(f"load({override!r}, data={data!r}): both choose the data; leave one of them out")
+    methods = [method] if isinstance(method, str) else method
+    if not isinstance(methods, Sequence) or not methods or not all(isinstance(name, str) for name in methods):
+        raise Refused(f"load(method={method!r}): one method is needed, or a list of them; those that ship are "
+                      + ", ".join(places.options("method")))  # fmt: skip
     chosen = [*overrides, f"data={data}"] if data else list(overrides)
     return Model(chosen, methods, store, pretrained, config_dir)
 

@@ -5,9 +5,10 @@ import logging
 import math
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -34,7 +35,7 @@ PLUGINS = {  # what chooses a plugin of Hydra's on the command line → its pack
     "hydra/launcher=submitit_local": ("hydra_submitit_launcher", "submitit"),
     "hydra/launcher=submitit_slurm": ("hydra_submitit_launcher", "submitit"),
 }
-FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "paths.outputs")  # settings that name one
+PRINTING = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")  # and no more
 DEMO = "demo"  # `diffcontrol demo …` serves the live page of diffcontrol.demo
 
 
@@ -42,7 +43,9 @@ def main() -> None:
     """What the command `diffcontrol` does: the live page where its first word is `demo`, else what Hydra composes."""
     if sys.argv[1:2] != [DEMO]:
         check(sys.argv[1:])
-        run()
+        printing = any(argument.partition("=")[0] in PRINTING for argument in sys.argv[1:])
+        with read_as_far_as_wanted() if printing else nullcontext():
+            run()
         return
     from diffcontrol.demo import main as demo  # late, as it imports PyTorch
 
@@ -52,12 +55,26 @@ def main() -> None:
         raise SystemExit(f"diffcontrol: {error}") from None
 
 
+@contextmanager
+def read_as_far_as_wanted() -> Iterator[None]:
+    """Where whoever reads what is printed has read enough, as `head` has, the process ends without a traceback."""
+    if not hasattr(signal, "SIGPIPE"):  # Windows
+        yield
+        return
+    before = signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        signal.signal(signal.SIGPIPE, before)
+
+
 def check(arguments: Sequence[str]) -> None:
     """Says in a sentence what Hydra would answer with a traceback, or with what it did not find.
 
     Raises:
-        SystemExit: a plugin is not installed, a group is set to null, or a folder cannot be made: a file stands there,
-            or nothing may be written there.
+        SystemExit: a plugin is not installed, a group or a folder is set to null, or a folder cannot be made: a file
+            stands there, or nothing may be written there.
     """
     for argument in filter(PLUGINS.get, arguments):
         package, extra = PLUGINS[argument]
@@ -69,7 +86,7 @@ def check(arguments: Sequence[str]) -> None:
         except Refused as error:
             raise SystemExit(f"diffcontrol: {error}") from None
         key, _, value = argument.partition("=")
-        if key in FOLDERS and "$" not in value:
+        if key in places.FOLDERS and "$" not in value:
             try:
                 there = next(path for path in (Path(value), *Path(value).absolute().parents) if path.exists())
             except OSError as error:  # the name is too long, or a folder above it may not be entered

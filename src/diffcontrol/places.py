@@ -9,6 +9,8 @@ from diffcontrol.refused import Refused
 log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parent
 CLONE = PACKAGE.parents[1]
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "paths.outputs")  # settings that name one which a run is written into
+NEEDED = (*FOLDERS, "paths.store")  # settings that name a folder and may not be left empty
 
 
 def conf() -> Path:
@@ -23,15 +25,18 @@ def options(group: str) -> list[str]:
 
 
 def refuse_null(argument: str) -> None:
-    """Checks an override as group=null, which Hydra answers with a traceback.
+    """Checks an override as group=null or paths.store=null, which ends in a traceback or a folder that is named None.
 
     Raises:
-        Refused: a group is set to null.
+        Refused: a group or a folder that is needed is set to null.
     """
-    group, _, value = argument.partition("=")
-    if group == "logger" and value == "null":
+    group, equals, value = argument.lstrip("+~").partition("=")
+    null = value.lower() == "null"
+    if group == "logger" and null:
         raise Refused("logger=null: write logger=[] for none")
-    if value == "null" and (known := options(group)):
+    if group in NEEDED and equals and (null or not value):
+        raise Refused(f"{argument}: {group} is the path of a folder; leave it out for the default")
+    if null and (known := options(group)):
         raise Refused(f"{argument}: {group} is a group, and one of its options is needed: {', '.join(known)}; leave it "
                       "out for the default")  # fmt: skip
 
